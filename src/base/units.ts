@@ -1,0 +1,57 @@
+/**
+ * The sizes everything is made of, and brands for the numbers that must not be mixed up.
+ * A block is the unit of fetch and transfer, a page the unit of modification, a region one local file.
+ */
+
+declare const brand: unique symbol
+type Branded<Name extends string> = number & { readonly [brand]: Name }
+
+/** index of a 128 KiB block in one VM file */
+export type BlockIndex = Branded<'BlockIndex'>
+/** index of a 16 MiB region in one VM file */
+export type RegionIndex = Branded<'RegionIndex'>
+/** number of a generation, 1 and up */
+export type Generation = Branded<'Generation'>
+/** id of a file or directory of one VM, stable over generations; 1 is the root */
+export type InodeId = Branded<'InodeId'>
+
+export const toBlockIndex = (value: number): BlockIndex => value as BlockIndex // the one place that brands block indexes
+export const toRegionIndex = (value: number): RegionIndex => value as RegionIndex // the one place that brands region indexes
+export const toGeneration = (value: number): Generation => value as Generation // the one place that brands generations
+export const toInodeId = (value: number): InodeId => value as InodeId // the one place that brands inode ids
+
+export const ROOT_INODE = toInodeId(1)
+
+export const PAGE_BYTES = 4096
+export const BLOCK_BYTES = 128 * 1024
+export const PAGES_PER_BLOCK = BLOCK_BYTES / PAGE_BYTES
+export const BLOCKS_PER_REGION = 128
+export const REGION_BYTES = BLOCK_BYTES * BLOCKS_PER_REGION
+export const PAGES_PER_REGION = REGION_BYTES / PAGE_BYTES
+export const BLOCKS_PER_MAP_PAGE = 1024
+export const CHUNK_BYTES_MAX = 16 * 1024 * 1024
+/** largest VM file: 16 TiB */
+export const FILE_BYTES_MAX = 16 * 2 ** 40
+export const NAME_BYTES_MAX = 255
+export const SYMLINK_BYTES_MAX = 4095
+
+const SIZE_PATTERN = /^(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?$/i
+
+/** Parses "20G", "512M", "4096" (powers of 1024). Returns bytes, or undefined when it is not a size. */
+export function parseSize(text: string): number | undefined {
+  const match = SIZE_PATTERN.exec(text.trim())
+  if (match?.[1] === undefined) return undefined
+  const exponent = ' KMGTP'.indexOf((match[2] ?? '').toUpperCase() || ' ')
+  const bytes = Math.round(Number(match[1]) * 1024 ** exponent)
+  return Number.isSafeInteger(bytes) ? bytes : undefined
+}
+
+const DURATION_PATTERN = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h)?$/i
+const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+
+/** Parses "30s", "500ms", "2m", "10" (seconds). Returns milliseconds, or undefined when it is not a duration. */
+export function parseDuration(text: string): number | undefined {
+  const match = DURATION_PATTERN.exec(text.trim())
+  if (match?.[1] === undefined) return undefined
+  return Number(match[1]) * (MILLISECONDS[(match[2] ?? 's').toLowerCase()] ?? 1000)
+}
