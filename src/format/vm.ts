@@ -1,0 +1,65 @@
+/** vm.json: what makes a directory on the share a VM. Written last by an import, never changed. */
+import { randomBytes } from 'node:crypto'
+import { z } from 'zod'
+import { errnoOf, FailedError, IntegrityError } from '../base/errors.js'
+import { BLOCK_BYTES, CHUNK_BYTES_MAX } from '../base/units.js'
+import type { Share } from '../share/share.js'
+import { identifier, parseJson, timestamp, toJson } from './validation.js'
+
+const VM_FORMAT = 'isrfs'
+const VM_VERSION = 1
+const VM_BYTES_MAX = 64 * 1024
+
+const vmSchema = z.object({
+  format: z.literal(VM_FORMAT),
+  version: z.number(),
+  vm: identifier,
+  nonce: identifier,
+  blockBytes: z.literal(BLOCK_BYTES),
+  chunkBytesMax: z.literal(CHUNK_BYTES_MAX),
+  compression: z.literal('zstd'),
+  created: timestamp
+})
+
+const versionSchema = z.object({ format: z.literal(VM_FORMAT), version: z.number().int() })
+
+export type VmDescriptor = z.infer<typeof vmSchema>
+
+export function newVmDescriptor(): VmDescriptor {
+  return {
+    format: VM_FORMAT,
+    version: VM_VERSION,
+    vm: randomBytes(16).toString('hex'),
+    nonce: randomBytes(16).toString('hex'),
+    blockBytes: BLOCK_BYTES,
+    chunkBytesMax: CHUNK_BYTES_MAX,
+    compression: 'zstd',
+    created: new Date().toISOString()
+  }
+}
+
+export function writeVmDescriptor(share: Share, descriptor: VmDescriptor): void {
+  share.write('vm.json', toJson(descriptor))
+}
+
+/** Reads vm.json; a FailedError with a hint when there is no VM at that path. */
+export function readVmDescriptor(share: Share): VmDescriptor {
+  let bytes: Buffer
+  try {
+    bytes = share.read('vm.json', VM_BYTES_MAX)
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENOTDIR') throw error
+    throw new FailedError(`there is no VM at ${share.root}`, {
+      hint: 'check the path (isrfs list <share> shows the VMs of a share), or make one with: isrfs import <vm-dir> <vm>',
+      cause: error
+    })
+  }
+  const what = share.pathOf('vm.json')
+  const { version } = parseJson(bytes, versionSchema, what)
+  if (version !== VM_VERSION) {
+    throw new IntegrityError(`${what} has format version ${String(version)}; this isrfs reads version ${String(VM_VERSION)}`, {
+      hint: 'use a newer isrfs'
+    })
+  }
+  return parseJson(bytes, vmSchema, what)
+}
