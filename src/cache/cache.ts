@@ -1,0 +1,277 @@
+/**
+ * The cache: this client's copies of blocks of generations, disposable at any moment.
+ *
+ * Invariants:
+ * 1. A guest never writes here: bytes come from decoded, verified blocks only.
+ * 2. `present` is set for a block only when its bytes were verified in this mount: just fetched, or read from the
+ *    region file and compared with the digest that the current map names. A footer is only a claim.
+ * 3. One process owns a slot directory (a lock), so nobody else writes into its regions.
+ * 4. Evicting is unlink; what the LRU has dropped has no state left in memory.
+ * Only the thread that serves FUSE calls this; every method is one synchronous step, but for flush and close.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { LRUCache } from 'lru-cache'
+import { getBit, setBit } from '../base/bits.js'
+import { errnoOf, FailedError, messageOf } from '../base/errors.js'
+import { DirectoryLock } from '../base/file-lock.js'
+import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
+import { digestAt, emptyDigests, readFooter, writeFooter } from './region-file.js'
+
+const SLOTS_MAX = 16
+const DESCRIPTORS_MAX = 256
+const CLAIMS_MAX = 1024
+const FLUSH_INTERVAL_MS = 3000
+export const CACHE_BYTES_MIN = 64 * 1024 * 1024
+
+export interface CachedRegion {
+  /** verified in this mount */
+  readonly present: Uint32Array
+  /** all-zero blocks by the current map; undefined until the map page was looked at */
+  zero: Uint32Array | undefined
+  /** bytes on disk, about */
+  diskBytes: number
+}
+
+export interface CacheOptions {
+  /** directory of this VM's cache; slots are made below it */
+  readonly directory: string
+  readonly bytesMax: number
+  readonly onWarning: (message: string) => void
+}
+
+export class Cache {
+  /** the slot that this process owns */
+  readonly directory: string
+  evictedBytes = 0
+  readonly #lock: DirectoryLock
+  readonly #onWarning: (message: string) => void
+  readonly #regions: LRUCache<string, CachedRegion>
+  readonly #descriptors: LRUCache<string, number>
+  readonly #claims = new LRUCache<string, Buffer>({ max: CLAIMS_MAX })
+  /** regions with data that no footer names yet: key -> all digests of the region */
+  readonly #unflushed = new Map<string, Buffer>()
+  readonly #timer: NodeJS.Timeout
+  #flushing: Promise<void> = Promise.resolve()
+  #full = false
+  #closed = false
+
+  static open(options: CacheOptions): Cache {
+    for (let slot = 0; slot < SLOTS_MAX; slot++) {
+      const directory = path.join(options.directory, String(slot))
+      fs.mkdirSync(path.join(directory, 'maps'), { recursive: true, mode: 0o700 })
+      const lock = DirectoryLock.tryAcquire(path.join(directory, 'lock'))
+      if (lock !== undefined) return new Cache(directory, lock, options)
+    }
+    throw new FailedError(`all ${String(SLOTS_MAX)} caches below ${options.directory} are in use by other mounts`, {
+      hint: 'unmount one of them, or use another --cache-dir'
+    })
+  }
+
+  private constructor(directory: string, lock: DirectoryLock, options: CacheOptions) {
+    this.directory = directory
+    this.#lock = lock
+    this.#onWarning = options.onWarning
+    this.#regions = new LRUCache({
+      maxSize: Math.max(options.bytesMax, CACHE_BYTES_MIN),
+      sizeCalculation: (region) => Math.max(1, region.diskBytes),
+      dispose: (region, key, reason) => {
+        if (reason === 'evict') this.#drop(key, region)
+      }
+    })
+    this.#descriptors = new LRUCache({
+      max: DESCRIPTORS_MAX,
+      dispose: (fd) => {
+        fs.closeSync(fd)
+      }
+    })
+    this.#timer = setInterval(() => void this.flush(), FLUSH_INTERVAL_MS)
+    this.#timer.unref()
+    void this.#scan()
+  }
+
+  /** Bytes of cached blocks on disk. */
+  get bytes(): number {
+    return this.#regions.calculatedSize
+  }
+
+  /** The region's state, created empty when it was not touched yet. Marks it as used. */
+  region(inode: InodeId, index: number): CachedRegion {
+    const key = regionKey(inode, index)
+    let region = this.#regions.get(key)
+    if (region === undefined) {
+      region = { present: new Uint32Array(BLOCKS_PER_REGION / 32), zero: undefined, diskBytes: 1 }
+      this.#regions.set(key, region)
+    }
+    return region
+  }
+
+  pathOf(inode: InodeId, index: number): string {
+    return path.join(this.directory, regionKey(inode, index))
+  }
+
+  /** Whether the region file says that it holds this version of the block. A claim, to be verified by who reads it. */
+  claims(inode: InodeId, index: number, blockInRegion: number, digest: Buffer): boolean {
+    const key = regionKey(inode, index)
+    let digests = this.#unflushed.get(key) ?? this.#claims.get(key)
+    if (digests === undefined) {
+      const fd = this.#descriptor(key, false)
+      digests = fd === undefined ? emptyDigests() : readFooter(fd)
+      this.#claims.set(key, digests)
+    }
+    return digestAt(digests, blockInRegion).equals(digest)
+  }
+
+  /** Reads bytes of present blocks; the caller has checked the bits in this same step. */
+  read(inode: InodeId, index: number, into: Uint8Array, offsetInRegion: number): void {
+    const fd = this.#descriptor(regionKey(inode, index), false)
+    if (fd === undefined) throw new Error('a present block has no region file')
+    let done = 0
+    while (done < into.length) {
+      const count = fs.readSync(fd, into, done, into.length - done, offsetInRegion + done)
+      if (count === 0) throw new Error('a present block is missing from its region file')
+      done += count
+    }
+  }
+
+  /** The block's bytes in the region file were compared with their digest: they count from now on. */
+  confirm(inode: InodeId, index: number, blockInRegion: number): void {
+    setBit(this.region(inode, index).present, blockInRegion)
+  }
+
+  /** Keeps a verified block. A full disk only means that it is not kept. */
+  place(inode: InodeId, index: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void {
+    const region = this.region(inode, index)
+    if (getBit(region.present, blockInRegion) || this.#full || this.#closed) return
+    const key = regionKey(inode, index)
+    try {
+      const fd = this.#descriptor(key, true)
+      if (fd === undefined) return
+      const digests = this.#unflushed.get(key) ?? Buffer.from(this.#claims.get(key) ?? readFooter(fd))
+      let written = 0
+      while (written < BLOCK_BYTES) {
+        written += fs.writeSync(fd, plain, written, BLOCK_BYTES - written, blockInRegion * BLOCK_BYTES + written)
+      }
+      digest.copy(digests, blockInRegion * digest.length)
+      this.#unflushed.set(key, digests)
+    } catch (error) {
+      this.#diskTrouble(error)
+      return
+    }
+    setBit(region.present, blockInRegion)
+    region.diskBytes += BLOCK_BYTES
+    this.#regions.delete(key) // the same value set again would keep its old size
+    this.#regions.set(key, region) // may evict others
+  }
+
+  /** Frees at least `bytes` by evicting the regions that were used least recently. Returns what was freed. */
+  evict(bytes: number): number {
+    const before = this.evictedBytes
+    while (this.evictedBytes - before < bytes && this.#regions.size > 0) this.#regions.pop()
+    return this.evictedBytes - before
+  }
+
+  /** File of a map object by its digest. */
+  mapPath(digest: string): string {
+    return path.join(this.directory, 'maps', digest)
+  }
+
+  /** Keeps a verified map object for later mounts; failing is harmless. */
+  async keepMap(digest: string, bytes: Uint8Array): Promise<void> {
+    if (this.#full || this.#closed) return
+    const file = this.mapPath(digest)
+    try {
+      await fs.promises.writeFile(`${file}.new`, bytes, { mode: 0o600 })
+      await fs.promises.rename(`${file}.new`, file)
+    } catch (error) {
+      this.#diskTrouble(error)
+    }
+  }
+
+  /** Writes the footers of all regions whose data is not named by one yet. */
+  flush(): Promise<void> {
+    this.#flushing = this.#flushing.then(() => this.#flushAll())
+    return this.#flushing
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer)
+    await this.flush()
+    this.#closed = true
+    this.#descriptors.clear()
+    this.#lock.release()
+  }
+
+  async #flushAll(): Promise<void> {
+    this.#full = false // space may be there again
+    for (const key of [...this.#unflushed.keys()]) {
+      const digests = this.#unflushed.get(key)
+      if (digests === undefined) continue
+      const named = Buffer.from(digests) // blocks placed while the data is being synced wait for the next round
+      let handle: fs.promises.FileHandle | undefined
+      try {
+        handle = await fs.promises.open(path.join(this.directory, key), 'r+')
+        await handle.datasync()
+        writeFooter(handle.fd, named)
+        if (this.#unflushed.get(key)?.equals(named) === true) {
+          this.#unflushed.delete(key)
+          this.#claims.set(key, named)
+        }
+      } catch (error) {
+        if (errnoOf(error) !== 'ENOENT') this.#diskTrouble(error) // evicted meanwhile: nothing to name
+      } finally {
+        await handle?.close()
+      }
+    }
+  }
+
+  #descriptor(key: string, create: boolean): number | undefined {
+    const known = this.#descriptors.get(key)
+    if (known !== undefined) return known
+    const flags = fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | (create ? fs.constants.O_CREAT : 0)
+    try {
+      const fd = fs.openSync(path.join(this.directory, key), flags, 0o600)
+      this.#descriptors.set(key, fd)
+      return fd
+    } catch (error) {
+      if (!create && errnoOf(error) === 'ENOENT') return undefined
+      throw error
+    }
+  }
+
+  #drop(key: string, region: CachedRegion): void {
+    this.#descriptors.delete(key)
+    this.#claims.delete(key)
+    this.#unflushed.delete(key)
+    if (region.diskBytes > 1) this.evictedBytes += region.diskBytes
+    try {
+      fs.unlinkSync(path.join(this.directory, key))
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') this.#onWarning(`cannot evict from the cache: ${messageOf(error)}`)
+    }
+  }
+
+  #diskTrouble(error: unknown): void {
+    if (!this.#full) this.#onWarning(`blocks are not cached for now: ${messageOf(error)}`)
+    this.#full = true
+  }
+
+  /** Learns in the background what earlier mounts left, so that the limit counts it. The mount does not wait. */
+  async #scan(): Promise<void> {
+    try {
+      for await (const entry of await fs.promises.opendir(this.directory)) {
+        if (this.#closed) return
+        if (!/^\d+-\d+$/.test(entry.name) || this.#regions.has(entry.name)) continue
+        const { blocks } = await fs.promises.stat(path.join(this.directory, entry.name))
+        if (this.#regions.has(entry.name)) continue
+        this.#regions.set(entry.name, { present: new Uint32Array(BLOCKS_PER_REGION / 32), zero: undefined, diskBytes: blocks * 512 })
+      }
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') this.#onWarning(`cannot list the cache: ${messageOf(error)}`)
+    }
+  }
+}
+
+function regionKey(inode: InodeId, index: number): string {
+  return `${String(inode)}-${String(index)}`
+}

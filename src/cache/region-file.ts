@@ -1,0 +1,39 @@
+/**
+ * The layout of a cached region: 16 MiB of plain bytes at their own offset, then a footer with the digest of each
+ * block that the file holds. The footer is written only after the data is on disk and carries a checksum, so a
+ * crash costs a refetch and never shows zeros.
+ */
+import fs from 'node:fs'
+import { crc32 } from 'node:zlib'
+import { DIGEST_BYTES } from '../base/digest.js'
+import { BLOCKS_PER_REGION, REGION_BYTES } from '../base/units.js'
+
+const MAGIC = 0x46525349 // "ISRF"
+const DIGESTS_BYTES = BLOCKS_PER_REGION * DIGEST_BYTES
+const FOOTER_BYTES = DIGESTS_BYTES + 8
+
+/** The digests of a region's blocks, 32 bytes each; all zero where the region does not hold the block. */
+export function emptyDigests(): Buffer {
+  return Buffer.alloc(DIGESTS_BYTES)
+}
+
+export function digestAt(digests: Buffer, blockInRegion: number): Buffer {
+  return digests.subarray(blockInRegion * DIGEST_BYTES, (blockInRegion + 1) * DIGEST_BYTES)
+}
+
+/** Reads the footer; a missing, torn or foreign one means that the region holds nothing. */
+export function readFooter(fd: number): Buffer {
+  const footer = Buffer.alloc(FOOTER_BYTES)
+  const count = fs.readSync(fd, footer, 0, FOOTER_BYTES, REGION_BYTES)
+  const digests = footer.subarray(0, DIGESTS_BYTES)
+  const whole = count === FOOTER_BYTES && footer.readUInt32LE(DIGESTS_BYTES) === MAGIC
+  return whole && footer.readUInt32LE(DIGESTS_BYTES + 4) === crc32(digests) ? digests : emptyDigests()
+}
+
+export function writeFooter(fd: number, digests: Buffer): void {
+  const footer = Buffer.alloc(FOOTER_BYTES)
+  digests.copy(footer)
+  footer.writeUInt32LE(MAGIC, DIGESTS_BYTES)
+  footer.writeUInt32LE(crc32(digests), DIGESTS_BYTES + 4)
+  fs.writeSync(fd, footer, 0, FOOTER_BYTES, REGION_BYTES)
+}

@@ -1,0 +1,122 @@
+/**
+ * Fetching blocks of one mount: one fetch per block at a time, everyone else waits for it; neighbours travel
+ * together; a fetched block goes into the cache and to everyone who waits.
+ */
+import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
+import { FailedError, fromPlainError, IsrfsError } from '../base/errors.js'
+import type { BlockPlace } from '../format/place.js'
+import type { Priority, SharePool } from './share-pool.js'
+import type { FetchedBlocks, LocalCandidate } from './share-tasks.js'
+
+/** blocks in one read of the share: 1 MiB */
+const RUN_BLOCKS_MAX = 8
+const RETRIES_MAX = 5
+const RETRY_DELAY_MS = 200
+/** a share that answers with these may answer better a moment later */
+const TRANSIENT = new Set(['EIO', 'ESTALE', 'ETIMEDOUT', 'EAGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ECONNREFUSED', 'ENOTCONN'])
+
+export interface BlockRequest {
+  readonly inode: InodeId
+  readonly block: number
+  readonly place: BlockPlace
+  readonly candidate: LocalCandidate | undefined
+}
+
+/** Where fetched blocks are kept; the cache, seen from here. */
+export interface BlockKeeper {
+  confirm(inode: InodeId, region: number, blockInRegion: number): void
+  place(inode: InodeId, region: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void
+}
+
+export class Fetcher {
+  readonly #pool: SharePool
+  readonly #keeper: BlockKeeper
+  readonly #running = new Map<string, Promise<Buffer>>()
+
+  constructor(pool: SharePool, keeper: BlockKeeper) {
+    this.#pool = pool
+    this.#keeper = keeper
+  }
+
+  isRunning(inode: InodeId, block: number): boolean {
+    return this.#running.has(keyOf(inode, block))
+  }
+
+  /** Promises of the plain blocks, in the order of the requests. Each rejects for itself. */
+  fetch(requests: readonly BlockRequest[], priority: Priority, what: string): Promise<Buffer>[] {
+    const fresh = requests.filter((request) => !this.isRunning(request.inode, request.block))
+    for (const run of neighbours(fresh)) this.#start(run, priority, what)
+    return requests.map((request) => {
+      const running = this.#running.get(keyOf(request.inode, request.block))
+      return running ?? Promise.reject(new FailedError('a fetch ended before it was waited for'))
+    })
+  }
+
+  #start(run: readonly BlockRequest[], priority: Priority, what: string): void {
+    const answer = this.#request(run, priority, what)
+    for (const [index, request] of run.entries()) {
+      const key = keyOf(request.inode, request.block)
+      const block = answer
+        .then((fetched) => this.#deliver(fetched, index, request))
+        .finally(() => this.#running.delete(key))
+      block.catch(() => undefined) // whoever waits sees the error; a readahead that nobody waits for may fail quietly
+      this.#running.set(key, block)
+    }
+  }
+
+  #deliver(fetched: FetchedBlocks, index: number, request: BlockRequest): Buffer {
+    const result = fetched.results[index]
+    if (result === undefined) throw new FailedError('a share worker returned fewer blocks than wanted')
+    if ('error' in result) throw fromPlainError(result.error)
+    const plain = Buffer.from(fetched.plain, index * BLOCK_BYTES, BLOCK_BYTES)
+    const region = Math.floor(request.block / BLOCKS_PER_REGION)
+    const blockInRegion = request.block % BLOCKS_PER_REGION
+    if (result.from === 'cache') {
+      this.#keeper.confirm(request.inode, region, blockInRegion)
+    } else {
+      this.#pool.counters.fetchedBlocks++
+      this.#keeper.place(request.inode, region, blockInRegion, plain, request.place.digest)
+    }
+    return plain
+  }
+
+  async #request(run: readonly BlockRequest[], priority: Priority, what: string): Promise<FetchedBlocks> {
+    const wanted = run.map(({ place, candidate }) => ({ place, candidate }))
+    for (let attempt = 0; ; attempt++) {
+      const fetched = await this.#pool.run('blocks', { wanted }, { priority, what })
+      this.#pool.counters.fetchedBytes += fetched.encodedBytes
+      const trouble = fetched.results.find((result) => 'error' in result && TRANSIENT.has(result.error.errno ?? ''))
+      if (trouble === undefined) return fetched
+      this.#pool.counters.shareErrors++
+      if (attempt >= RETRIES_MAX) return fetched
+      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MS * 2 ** attempt))
+    }
+  }
+}
+
+/** Requests whose blocks lie one after another in one chunk, at most RUN_BLOCKS_MAX together. */
+function neighbours(requests: readonly BlockRequest[]): BlockRequest[][] {
+  const all: BlockRequest[][] = []
+  let previous: BlockRequest | undefined
+  for (const request of requests) {
+    const run = all.at(-1)
+    const adjacent =
+      previous !== undefined &&
+      request.place.chunk === previous.place.chunk &&
+      request.place.offset === previous.place.offset + previous.place.storedBytes
+    if (run !== undefined && adjacent && run.length < RUN_BLOCKS_MAX) run.push(request)
+    else all.push([request])
+    previous = request
+  }
+  return all
+}
+
+function keyOf(inode: InodeId, block: number): string {
+  return `${String(inode)}:${String(block)}`
+}
+
+/** Whether a failed read means damage (EIO for this block, others go on) rather than a share that is away. */
+export function isDamage(error: unknown): boolean {
+  return error instanceof IsrfsError && error.code === 'INTEGRITY'
+}
+

@@ -1,0 +1,178 @@
+/**
+ * What share workers do, as plain functions over one VM's share. Everything that the daemon wants from the share
+ * goes through here; inputs and outputs are plain data that can cross a thread.
+ */
+import fs from 'node:fs'
+import { sha256 } from '../base/digest.js'
+import { errnoOf, IntegrityError, type PlainError, toPlainError } from '../base/errors.js'
+import { BLOCK_BYTES, toGeneration } from '../base/units.js'
+import { decodeBlock, decodeObject } from '../format/block-codec.js'
+import { chunkName } from '../format/chunk.js'
+import { findSession, type PublishedGeneration, readGeneration, readNewestGeneration } from '../format/generations.js'
+import type { BlockPlace, ObjectPlace } from '../format/place.js'
+import { readVmDescriptor, type VmDescriptor } from '../format/vm.js'
+import {
+  acquireLease,
+  beatLease,
+  type GenerationReference,
+  type HeldLease,
+  type LeaseHolder,
+  leaseStillHeld,
+  releaseLease
+} from '../share/lease.js'
+import { beatPin, createPin, type Pin, removePin } from '../share/pin.js'
+import type { Share } from '../share/share.js'
+
+/** Bytes in a local file that may be the wanted block: they count when their digest is right. */
+export interface LocalCandidate {
+  readonly path: string
+  readonly offset: number
+}
+
+export interface WantedBlock {
+  readonly place: BlockPlace
+  readonly candidate: LocalCandidate | undefined
+}
+
+export interface FetchedBlocks {
+  /** plain blocks one after another, in the order in which they were wanted */
+  readonly plain: SharedArrayBuffer
+  readonly results: readonly ({ readonly from: 'cache' | 'share' } | { readonly error: PlainError })[]
+  /** encoded bytes that were read from chunks */
+  readonly encodedBytes: number
+}
+
+type Lease = Pick<HeldLease, 'number' | 'token'>
+
+export const shareTasks = {
+  blocks: (share: Share, input: { wanted: readonly WantedBlock[] }): FetchedBlocks => fetchBlocks(share, input.wanted),
+  object: (share: Share, input: { place: ObjectPlace; candidate: string | undefined }): { bytes: Uint8Array; encodedBytes: number } =>
+    fetchObject(share, input.place, input.candidate),
+  openVm: (share: Share): VmDescriptor => readVmDescriptor(share),
+  newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
+  generation: (share: Share, input: { number: number }): PublishedGeneration => readGeneration(share, toGeneration(input.number)),
+  findSession: (share: Share, input: { sessionId: string; above: number }): PublishedGeneration | undefined =>
+    findSession(share, input.sessionId, input.above),
+  acquireLease: (share: Share, input: { holder: LeaseHolder }): HeldLease => acquireLease(share, input.holder),
+  leaseStillHeld: (share: Share, input: { held: Lease }): boolean => leaseStillHeld(share, input.held),
+  beatLease: (share: Share, input: { held: Lease; beats: number }): boolean => beatLease(share, input.held, input.beats),
+  releaseLease: (share: Share, input: { held: Lease; generation: GenerationReference | null }): void => {
+    releaseLease(share, input.held, input.generation)
+  },
+  createPin: (share: Share, input: { holder: LeaseHolder; generation: number }): Pin =>
+    createPin(share, input.holder, input.generation),
+  beatPin: (share: Share, input: { pin: Pin; beats: number }): void => {
+    beatPin(share, input.pin, input.beats)
+  },
+  removePin: (share: Share, input: { pin: Pin }): void => {
+    removePin(share, input.pin)
+  }
+}
+
+export type ShareTasks = typeof shareTasks
+export type ShareTaskName = keyof ShareTasks
+export type ShareTaskInput<Name extends ShareTaskName> = Parameters<ShareTasks[Name]> extends [Share, infer Input] ? Input : Record<string, never>
+export type ShareTaskOutput<Name extends ShareTaskName> = ReturnType<ShareTasks[Name]>
+
+/** Local candidates first; what is left is read from the share, neighbours in one chunk with one read. */
+function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlocks {
+  const plain = new SharedArrayBuffer(wanted.length * BLOCK_BYTES)
+  const target = (index: number): Buffer => Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES)
+  const results: ({ from: 'cache' | 'share' } | { error: PlainError })[] = []
+  const missing: number[] = []
+  for (const [index, { place, candidate }] of wanted.entries()) {
+    results.push({ from: 'cache' })
+    if (candidate === undefined || !readCandidate(candidate, place, target(index))) missing.push(index)
+  }
+  let encodedBytes = 0
+  for (const run of runs(missing, wanted)) {
+    const stored = readRun(share, run.map((index) => placeOf(wanted, index)))
+    for (const [position, index] of run.entries()) {
+      const place = placeOf(wanted, index)
+      try {
+        const bytes = stored?.[position] ?? share.readRange(chunkName(place.chunk), place.offset, place.storedBytes)
+        encodedBytes += bytes.length
+        target(index).set(decodeBlock(bytes, place))
+        results[index] = { from: 'share' }
+      } catch (error) {
+        results[index] = { error: toPlainError(asDamage(error, place.chunk)) }
+      }
+    }
+  }
+  return { plain, results, encodedBytes }
+}
+
+function fetchObject(share: Share, place: ObjectPlace, candidate: string | undefined): { bytes: Uint8Array; encodedBytes: number } {
+  if (candidate !== undefined) {
+    try {
+      const bytes = fs.readFileSync(candidate)
+      if (bytes.length === place.plainBytes && sha256(bytes).toString('hex') === place.digest) return { bytes, encodedBytes: 0 }
+    } catch {
+      // not cached
+    }
+  }
+  try {
+    const stored = share.readRange(chunkName(place.chunk), place.offset, place.storedBytes)
+    return { bytes: decodeObject(stored, place), encodedBytes: stored.length }
+  } catch (error) {
+    throw asDamage(error, place.chunk)
+  }
+}
+
+function readCandidate(candidate: LocalCandidate, place: BlockPlace, target: Buffer): boolean {
+  let fd: number | undefined
+  try {
+    fd = fs.openSync(candidate.path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
+    const bytes = Buffer.allocUnsafe(BLOCK_BYTES)
+    if (fs.readSync(fd, bytes, 0, BLOCK_BYTES, candidate.offset) !== BLOCK_BYTES) return false
+    if (!sha256(bytes).equals(place.digest)) return false
+    target.set(bytes)
+    return true
+  } catch {
+    return false // the cache is disposable: the share has it
+  } finally {
+    if (fd !== undefined) fs.closeSync(fd)
+  }
+}
+
+/** One read for neighbours; undefined when it fails, so that each block is tried and reported for itself. */
+function readRun(share: Share, places: readonly BlockPlace[]): Buffer[] | undefined {
+  const [first] = places
+  const last = places.at(-1)
+  if (first === undefined || last === undefined || places.length === 1) return undefined
+  try {
+    const bytes = share.readRange(chunkName(first.chunk), first.offset, last.offset + last.storedBytes - first.offset)
+    return places.map((place) => bytes.subarray(place.offset - first.offset, place.offset - first.offset + place.storedBytes))
+  } catch {
+    return undefined
+  }
+}
+
+function runs(missing: readonly number[], wanted: readonly WantedBlock[]): number[][] {
+  const all: number[][] = []
+  let end = -1
+  let chunk = ''
+  for (const index of missing) {
+    const place = placeOf(wanted, index)
+    if (place.chunk === chunk && place.offset === end) all.at(-1)?.push(index)
+    else all.push([index])
+    chunk = place.chunk
+    end = place.offset + place.storedBytes
+  }
+  return all
+}
+
+function placeOf(wanted: readonly WantedBlock[], index: number): BlockPlace {
+  const block = wanted[index]
+  if (block === undefined) throw new Error('no such block')
+  return { ...block.place, digest: Buffer.from(block.place.digest) } // a Buffer arrives as Uint8Array
+}
+
+/** A chunk that is not there is damage of the VM, not an absent file. */
+function asDamage(error: unknown, chunk: string): unknown {
+  if (errnoOf(error) !== 'ENOENT') return error
+  return new IntegrityError(`chunk ${chunk} is missing on the share`, {
+    hint: 'restore it from a backup of the share, or mount an older generation with --generation',
+    cause: error
+  })
+}
