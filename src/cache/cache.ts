@@ -122,21 +122,34 @@ export class Cache {
     return digestAt(digests, blockInRegion).equals(digest)
   }
 
-  /** Reads bytes of present blocks; the caller has checked the bits in this same step. */
-  read(inode: InodeId, index: number, into: Uint8Array, offsetInRegion: number): void {
-    const fd = this.#descriptor(regionKey(inode, index), false)
-    if (fd === undefined) throw new Error('a present block has no region file')
-    let done = 0
-    while (done < into.length) {
-      const count = fs.readSync(fd, into, done, into.length - done, offsetInRegion + done)
-      if (count === 0) throw new Error('a present block is missing from its region file')
-      done += count
+  /**
+   * Reads bytes of present blocks; the caller has checked the bits in this same step. False when the region file
+   * does not have them any more (somebody removed or cut it): the region is forgotten and has to be fetched again.
+   */
+  read(inode: InodeId, index: number, into: Uint8Array, offsetInRegion: number): boolean {
+    const key = regionKey(inode, index)
+    try {
+      const fd = this.#descriptor(key, false)
+      let done = 0
+      while (fd !== undefined && done < into.length) {
+        const count = fs.readSync(fd, into, done, into.length - done, offsetInRegion + done)
+        if (count === 0) break
+        done += count
+      }
+      if (done === into.length) return true
+    } catch (error) {
+      this.#onWarning(`cannot read the cache: ${messageOf(error)}`)
     }
+    const region = this.#regions.get(key)
+    this.#regions.delete(key)
+    if (region !== undefined) this.#drop(key, region)
+    return false
   }
 
   /** The block's bytes in the region file were compared with their digest: they count from now on. */
-  confirm(inode: InodeId, index: number, blockInRegion: number): void {
-    setBit(this.region(inode, index).present, blockInRegion)
+  confirm(inode: InodeId, index: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void {
+    if (this.claims(inode, index, blockInRegion, digest)) setBit(this.region(inode, index).present, blockInRegion)
+    else this.place(inode, index, blockInRegion, plain, digest) // evicted while it was being read
   }
 
   /** Keeps a verified block. A full disk only means that it is not kept. */

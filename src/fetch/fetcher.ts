@@ -24,7 +24,7 @@ export interface BlockRequest {
 
 /** Where fetched blocks are kept; the cache, seen from here. */
 export interface BlockKeeper {
-  confirm(inode: InodeId, region: number, blockInRegion: number): void
+  confirm(inode: InodeId, region: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void
   place(inode: InodeId, region: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void
 }
 
@@ -72,7 +72,7 @@ export class Fetcher {
     const region = Math.floor(request.block / BLOCKS_PER_REGION)
     const blockInRegion = request.block % BLOCKS_PER_REGION
     if (result.from === 'cache') {
-      this.#keeper.confirm(request.inode, region, blockInRegion)
+      this.#keeper.confirm(request.inode, region, blockInRegion, plain, request.place.digest)
     } else {
       this.#pool.counters.fetchedBlocks++
       this.#keeper.place(request.inode, region, blockInRegion, plain, request.place.digest)

@@ -1,0 +1,360 @@
+/**
+ * The bytes of a VM's files: read, write, truncate over session, cache and fetch.
+ *
+ * Invariants:
+ * 1. State changes in single synchronous steps. After every `await` the state is looked at anew, since a truncate,
+ *    another write or an eviction may have come between.
+ * 2. A read is short only at the end of the file, and never returns a byte that was not verified in this mount.
+ * 3. A write of whole pages never waits for the share. A write into part of an absent page waits for one fetch.
+ * 4. A write that was accepted by the kernel is held while the disk is full, never refused (the kernel would drop
+ *    its page and let the next fsync succeed). ENOSPC is given early, by requireSpace.
+ */
+import fs from 'node:fs'
+import { countBits, getBit, setBit } from '../base/bits.js'
+import { errnoOf, messageOf, PosixError } from '../base/errors.js'
+import {
+  BLOCK_BYTES,
+  BLOCKS_PER_MAP_PAGE,
+  BLOCKS_PER_REGION,
+  PAGE_BYTES,
+  PAGES_PER_REGION,
+  REGION_BYTES
+} from '../base/units.js'
+import { BaseMaps } from '../cache/base-maps.js'
+import type { Cache } from '../cache/cache.js'
+import { type BlockRequest, Fetcher, isDamage } from '../fetch/fetcher.js'
+import type { SharePool, Waiting } from '../fetch/share-pool.js'
+import type { Inode } from '../session/namespace-types.js'
+import type { Session } from '../session/session.js'
+import { findDataOrHole } from './extents.js'
+import { fillFromLayers, type HeldBlocks } from './layers.js'
+import type { FileImage } from './port.js'
+import { Readahead } from './readahead.js'
+
+const FALLOC_FL_KEEP_SIZE = 1
+const FALLOC_FL_PUNCH_HOLE = 2
+const FALLOC_FL_ZERO_RANGE = 16
+const HELD_WRITE_RETRY_MS = 500
+export const HEADROOM_BYTES_DEFAULT = 64 * 1024 * 1024
+
+export interface ImagesOptions {
+  readonly session: Session
+  readonly cache: Cache
+  readonly pool: SharePool
+  /** kept free on the client's disk for writes that the kernel has already accepted */
+  readonly headroomBytes?: number
+  readonly onDamage: (message: string) => void
+  readonly onWarning: (message: string) => void
+}
+
+export class Images implements FileImage {
+  readonly maps: BaseMaps
+  readonly counters = { readBytes: 0, writtenBytes: 0, damagedBlocks: 0, heldWrites: 0 }
+  readonly #session: Session
+  readonly #cache: Cache
+  readonly #pool: SharePool
+  readonly #fetcher: Fetcher
+  readonly #readahead = new Readahead()
+  readonly #options: ImagesOptions
+  readonly #held = new Map<symbol, { what: string; startedMs: number }>()
+
+  constructor(options: ImagesOptions) {
+    this.#options = options
+    this.#session = options.session
+    this.#cache = options.cache
+    this.#pool = options.pool
+    this.#fetcher = new Fetcher(options.pool, options.cache)
+    this.maps = new BaseMaps(async (place) => {
+      const candidate = this.#cache.mapPath(place.digest)
+      const { bytes, encodedBytes } = await this.#pool.run('object', { place, candidate }, { priority: 'demand', what: 'a block map' })
+      this.#pool.counters.fetchedBytes += encodedBytes
+      if (encodedBytes > 0) void this.#cache.keepMap(place.digest, bytes)
+      return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    })
+  }
+
+  read(inode: Inode, into: Buffer, offset: number): number | Promise<number> {
+    const length = Math.min(into.length, inode.sizeBytes - offset)
+    if (length <= 0) return 0
+    this.counters.readBytes += length
+    const missing = this.#fill(inode, into.subarray(0, length), offset, undefined)
+    return missing.length === 0 ? length : this.#readAbsent(inode, into, offset)
+  }
+
+  write(inode: Inode, bytes: Buffer, offset: number): number | Promise<number> {
+    if (bytes.length === 0) return 0
+    this.counters.writtenBytes += bytes.length
+    const missing = this.#tryWrite(inode, bytes, offset)
+    return missing === undefined ? bytes.length : this.#writeLater(inode, bytes, offset)
+  }
+
+  truncate(inode: Inode, sizeBytes: number): void {
+    if (sizeBytes === inode.sizeBytes) return
+    if (sizeBytes > inode.sizeBytes) this.requireSpace(0)
+    this.#session.record({
+      kind: 'size',
+      inode: inode.id,
+      sizeBytes,
+      baseLimitBytes: Math.min(inode.baseLimitBytes, sizeBytes)
+    })
+  }
+
+  fallocate(inode: Inode, mode: number, offset: number, lengthBytes: number): void | Promise<void> {
+    const end = offset + lengthBytes
+    const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0
+    switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+      case 0:
+        this.requireSpace(Math.max(0, end - Math.max(offset, inode.sizeBytes)))
+        if (!keepSize && end > inode.sizeBytes) this.truncate(inode, end)
+        return
+      case FALLOC_FL_PUNCH_HOLE:
+        if (!keepSize) throw new PosixError('EOPNOTSUPP')
+        return this.#zeroRange(inode, offset, Math.min(end, inode.sizeBytes))
+      case FALLOC_FL_ZERO_RANGE:
+        if (!keepSize && end > inode.sizeBytes) this.truncate(inode, end)
+        return this.#zeroRange(inode, offset, Math.min(end, inode.sizeBytes))
+      default:
+        throw new PosixError('EOPNOTSUPP')
+    }
+  }
+
+  seek(inode: Inode, offset: number, whence: 'data' | 'hole', mayHaveUnflushedPages: boolean): number | Promise<number> {
+    if (offset < 0 || offset >= inode.sizeBytes) throw new PosixError('ENXIO')
+    // SEEK_DATA and SEEK_HOLE do not flush: bytes that only the kernel has must not look like a hole
+    if (mayHaveUnflushedPages) return whence === 'data' ? offset : inode.sizeBytes
+    return findDataOrHole(inode, offset, whence, this.maps).catch((error: unknown) => {
+      throw this.#asAnswer(error, inode)
+    })
+  }
+
+  allocatedBytes(inode: Inode): number {
+    const baseBytes = Math.min((inode.base?.dataBlocks ?? 0) * BLOCK_BYTES, roundUp(inode.baseLimitBytes, BLOCK_BYTES))
+    let validPages = 0
+    for (const pages of inode.regions.values()) validPages += countBits(pages.valid)
+    return Math.min(roundUp(inode.sizeBytes, PAGE_BYTES), baseBytes + validPages * PAGE_BYTES)
+  }
+
+  sync(inode: Inode): Promise<void> {
+    return this.#session.sync(inode)
+  }
+
+  requireSpace(bytes: number): void {
+    const wanted = bytes + this.#headroomBytes
+    let free = this.#diskFreeBytes()
+    if (free < wanted) {
+      this.#cache.evict(wanted - free)
+      free = this.#diskFreeBytes()
+    }
+    if (free < wanted) throw new PosixError('ENOSPC', 'the disk of the client directory is full')
+  }
+
+  space(): { totalBytes: number; freeBytes: number } {
+    const { blocks, bavail, bsize } = fs.statfsSync(this.#cache.directory)
+    const freeBytes = Math.max(0, bavail * bsize - this.#headroomBytes) + this.#cache.bytes
+    return { totalBytes: blocks * bsize, freeBytes: Math.min(freeBytes, blocks * bsize) }
+  }
+
+  /** What waits now: for the share, or (writes) for space on the client's disk. */
+  waiting(): Waiting[] {
+    const now = Date.now()
+    const held = [...this.#held.values()].map(({ what, startedMs }) => ({ what, sinceMs: now - startedMs }))
+    return [...this.#pool.waiting(), ...held]
+  }
+
+  /** Sum of the sizes of all files. */
+  totalBytes(): number {
+    let total = 0
+    for (const inode of this.#session.namespace.inodes()) total += inode.sizeBytes
+    return total
+  }
+
+  /** Bytes that a reader gets without the share: cached blocks, and pages that the session has. */
+  presentBytes(): number {
+    return Math.min(this.totalBytes(), this.#cache.bytes + this.#session.namespace.dirtyPages * PAGE_BYTES)
+  }
+
+  get #headroomBytes(): number {
+    return this.#options.headroomBytes ?? HEADROOM_BYTES_DEFAULT
+  }
+
+  #diskFreeBytes(): number {
+    const { bavail, bsize } = fs.statfsSync(this.#cache.directory)
+    return bavail * bsize
+  }
+
+  #fill(inode: Inode, into: Buffer, offset: number, held: HeldBlocks | undefined): number[] {
+    return fillFromLayers(inode, into, offset, { session: this.#session, cache: this.#cache, held })
+  }
+
+  async #readAbsent(inode: Inode, into: Buffer, offset: number): Promise<number> {
+    const held = new Map<number, Buffer>()
+    for (;;) {
+      const length = Math.min(into.length, inode.sizeBytes - offset)
+      if (length <= 0) return 0
+      const missing = this.#fill(inode, into.subarray(0, length), offset, held)
+      if (missing.length === 0) return length
+      await this.#obtain(inode, missing, held)
+    }
+  }
+
+  /** Fetches blocks of the base into `held` (and the cache). Rejects with PosixError EIO. */
+  async #obtain(inode: Inode, blocks: readonly number[], held: Map<number, Buffer>): Promise<void> {
+    try {
+      const requests = await this.#requests(inode, blocks)
+      const what = `${inode.name === '' ? 'a deleted file' : inode.name}, block ${String(blocks[0])}`
+      const fetched = this.#fetcher.fetch(requests, 'demand', what)
+      const last = blocks.at(-1) ?? 0
+      void this.#readFurther(inode, last, this.#readahead.afterMiss(inode.id, blocks[0] ?? 0, last))
+      for (const [index, request] of requests.entries()) {
+        const plain = await fetched[index]
+        if (plain !== undefined) held.set(request.block, plain)
+      }
+    } catch (error) {
+      throw this.#asAnswer(error, inode)
+    }
+  }
+
+  async #readFurther(inode: Inode, afterBlock: number, count: number): Promise<void> {
+    if (count === 0) return
+    const end = Math.ceil(inode.baseLimitBytes / BLOCK_BYTES)
+    const blocks: number[] = []
+    for (let block = afterBlock + 1; block < end && blocks.length < count; block++) {
+      const region = this.#cache.region(inode.id, Math.floor(block / BLOCKS_PER_REGION))
+      if (!getBit(region.present, block % BLOCKS_PER_REGION)) blocks.push(block)
+    }
+    try {
+      this.#fetcher.fetch(await this.#requests(inode, blocks), 'readahead', 'readahead')
+    } catch {
+      // whoever reads these blocks will see the error
+    }
+  }
+
+  /** Looks the blocks up in the base's map. Notes which blocks of their regions are zero; those need no request. */
+  async #requests(inode: Inode, blocks: readonly number[]): Promise<BlockRequest[]> {
+    const map = inode.base?.map ?? null
+    const requests: BlockRequest[] = []
+    for (const block of blocks) {
+      const page = await this.maps.page(map, Math.floor(block / BLOCKS_PER_MAP_PAGE))
+      const regionIndex = Math.floor(block / BLOCKS_PER_REGION)
+      const region = this.#cache.region(inode.id, regionIndex)
+      if (region.zero === undefined) {
+        region.zero = new Uint32Array(BLOCKS_PER_REGION / 32)
+        const firstInPage = (regionIndex * BLOCKS_PER_REGION) % BLOCKS_PER_MAP_PAGE
+        for (let index = 0; index < BLOCKS_PER_REGION; index++) {
+          if (page === null || page.digest(firstInPage + index) === undefined) setBit(region.zero, index)
+        }
+      }
+      const place = page?.place(block % BLOCKS_PER_MAP_PAGE)
+      if (place === undefined) continue
+      const blockInRegion = block % BLOCKS_PER_REGION
+      const claimed = this.#cache.claims(inode.id, regionIndex, blockInRegion, place.digest)
+      const candidate = claimed
+        ? { path: this.#cache.pathOf(inode.id, regionIndex), offset: blockInRegion * BLOCK_BYTES }
+        : undefined
+      requests.push({ inode: inode.id, block, place, candidate })
+    }
+    return requests
+  }
+
+  /** Writes in one step, or returns the blocks that a partly covered page needs first. */
+  #tryWrite(inode: Inode, bytes: Buffer, offset: number, held?: HeldBlocks): number[] | undefined {
+    const end = offset + bytes.length
+    const newSize = Math.max(inode.sizeBytes, end)
+    const from = this.#isValidPage(inode, offset) ? offset : offset - (offset % PAGE_BYTES)
+    const pageEnd = Math.min(roundUp(end, PAGE_BYTES), newSize)
+    const to = end % PAGE_BYTES === 0 || this.#isValidPage(inode, end) ? end : pageEnd
+    if (from === offset && to === end) {
+      this.#session.write(inode, bytes, offset)
+      return undefined
+    }
+    const whole = Buffer.alloc(to - from)
+    const missing = [
+      ...this.#fillExisting(inode, whole.subarray(0, offset - from), from, held),
+      ...this.#fillExisting(inode, whole.subarray(end - from), end, held)
+    ]
+    if (missing.length > 0) return missing
+    bytes.copy(whole, offset - from)
+    this.#session.write(inode, whole, from)
+    return undefined
+  }
+
+  /** Like #fill, with zeros past the end of the file. */
+  #fillExisting(inode: Inode, into: Buffer, offset: number, held: HeldBlocks | undefined): number[] {
+    const length = Math.min(into.length, inode.sizeBytes - offset)
+    return length <= 0 ? [] : this.#fill(inode, into.subarray(0, length), offset, held)
+  }
+
+  #isValidPage(inode: Inode, position: number): boolean {
+    const pages = inode.regions.get(Math.floor(position / REGION_BYTES))
+    return pages !== undefined && getBit(pages.valid, Math.floor(position / PAGE_BYTES) % PAGES_PER_REGION)
+  }
+
+  /** Held while blocks are fetched or while the disk is full (invariant 4). */
+  async #writeLater(inode: Inode, bytes: Buffer, offset: number): Promise<number> {
+    const id = Symbol('write')
+    const held = new Map<number, Buffer>()
+    try {
+      for (;;) {
+        const missing = this.#tryWriteOrHold(inode, bytes, offset, held)
+        if (missing === undefined) return bytes.length
+        const what = `write to ${inode.name} at byte ${String(offset)}`
+        if (!this.#held.has(id)) this.#held.set(id, { what, startedMs: Date.now() })
+        if (missing.length > 0) await this.#obtain(inode, missing, held)
+        else await new Promise((resolve) => setTimeout(resolve, HELD_WRITE_RETRY_MS))
+      }
+    } finally {
+      this.#held.delete(id)
+    }
+  }
+
+  #tryWriteOrHold(inode: Inode, bytes: Buffer, offset: number, held?: HeldBlocks): number[] | undefined {
+    try {
+      return this.#tryWrite(inode, bytes, offset, held)
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOSPC' && errnoOf(error) !== 'EDQUOT') throw error
+      this.counters.heldWrites++
+      this.#cache.evict(Math.max(bytes.length * 2, REGION_BYTES))
+      this.#options.onWarning(`the client's disk is full: a write to ${inode.name} waits for space`)
+      return []
+    }
+  }
+
+  #zeroRange(inode: Inode, offset: number, end: number): void | Promise<void> {
+    if (offset >= end) return
+    const firstPage = Math.ceil(offset / PAGE_BYTES)
+    // the page that holds the end of the file is whole when the range reaches the end
+    const endPage = end === inode.sizeBytes ? Math.ceil(end / PAGE_BYTES) : Math.floor(end / PAGE_BYTES)
+    if (endPage <= firstPage) return ignoreCount(this.write(inode, Buffer.alloc(end - offset), offset))
+    const head = firstPage * PAGE_BYTES - offset
+    const tailStart = Math.min(endPage * PAGE_BYTES, end)
+    this.#session.record({ kind: 'punch', inode: inode.id, firstPage, pageCount: endPage - firstPage })
+    const edges: Promise<number>[] = []
+    for (const [at, length] of [
+      [offset, head],
+      [tailStart, end - tailStart]
+    ] as const) {
+      const done = length > 0 ? this.write(inode, Buffer.alloc(length), at) : 0
+      if (typeof done !== 'number') edges.push(done)
+    }
+    if (edges.length > 0) return Promise.all(edges).then(() => undefined)
+  }
+
+  #asAnswer(error: unknown, inode: Inode): PosixError {
+    if (error instanceof PosixError) return error
+    if (isDamage(error)) {
+      this.counters.damagedBlocks++
+      this.#options.onDamage(`${inode.name}: ${messageOf(error)}`)
+    } else {
+      this.#options.onWarning(`${inode.name}: ${messageOf(error)}`)
+    }
+    return new PosixError('EIO', messageOf(error), { cause: error })
+  }
+}
+
+function roundUp(value: number, step: number): number {
+  return Math.ceil(value / step) * step
+}
+
+function ignoreCount(count: number | Promise<number>): void | Promise<void> {
+  if (typeof count !== 'number') return count.then(() => undefined)
+}

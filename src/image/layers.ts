@@ -1,0 +1,106 @@
+/**
+ * Which layer a byte of a file comes from, and the copying from all of them: session over cache over zeros.
+ * Pure decisions on in-memory state plus local reads; never waits. What is not here is reported to the caller.
+ */
+import { getBit } from '../base/bits.js'
+import {
+  BLOCK_BYTES,
+  BLOCKS_PER_REGION,
+  PAGE_BYTES,
+  PAGES_PER_REGION,
+  REGION_BYTES
+} from '../base/units.js'
+import type { Cache } from '../cache/cache.js'
+import type { Inode } from '../session/namespace-types.js'
+
+/** What reads of the modified layer need of a session. */
+export interface ModifiedLayer {
+  read(inode: Inode, into: Uint8Array, offset: number): void
+}
+
+/** Blocks that a read needs and that were fetched for it: they serve it even when the cache cannot keep them. */
+export type HeldBlocks = ReadonlyMap<number, Buffer>
+
+type Source = 'session' | 'zero' | 'cache' | 'held' | 'missing'
+
+/**
+ * Fills `into` with the file's bytes from `offset` (all below the file's size). Returns the blocks of the base that
+ * are absent, in ascending order; the bytes are complete only when there are none.
+ */
+export function fillFromLayers(
+  inode: Inode,
+  into: Buffer,
+  offset: number,
+  layers: { readonly session: ModifiedLayer; readonly cache: Cache; readonly held: HeldBlocks | undefined }
+): number[] {
+  const missing: number[] = []
+  const end = offset + into.length
+  let position = offset
+  while (position < end) {
+    const source = sourceOf(inode, position, layers.cache, layers.held)
+    const runEnd = Math.min(endOfRun(inode, position, end, source, layers.cache, layers.held), end)
+    const part = into.subarray(position - offset, runEnd - offset)
+    switch (source) {
+      case 'session':
+        layers.session.read(inode, part, position)
+        break
+      case 'zero':
+        part.fill(0)
+        break
+      case 'cache':
+        if (!layers.cache.read(inode.id, Math.floor(position / REGION_BYTES), part, position % REGION_BYTES)) continue
+        break
+      case 'held': {
+        const block = layers.held?.get(Math.floor(position / BLOCK_BYTES))
+        block?.copy(part, 0, position % BLOCK_BYTES, (position % BLOCK_BYTES) + part.length)
+        break
+      }
+      case 'missing': {
+        const block = Math.floor(position / BLOCK_BYTES)
+        if (missing.at(-1) !== block) missing.push(block)
+        break
+      }
+    }
+    position = runEnd
+  }
+  return missing
+}
+
+function sourceOf(inode: Inode, position: number, cache: Cache, held: HeldBlocks | undefined): Source {
+  const regionIndex = Math.floor(position / REGION_BYTES)
+  const pages = inode.regions.get(regionIndex)
+  if (pages !== undefined) {
+    const page = Math.floor(position / PAGE_BYTES) % PAGES_PER_REGION
+    if (getBit(pages.valid, page)) return 'session'
+    if (pages.punched !== undefined && getBit(pages.punched, page)) return 'zero'
+  }
+  if (position >= inode.baseLimitBytes || inode.base?.map == null) return 'zero'
+  const block = Math.floor(position / BLOCK_BYTES)
+  const region = cache.region(inode.id, regionIndex)
+  if (getBit(region.present, block % BLOCKS_PER_REGION)) return 'cache'
+  if (region.zero !== undefined && getBit(region.zero, block % BLOCKS_PER_REGION)) return 'zero'
+  return held?.has(block) === true ? 'held' : 'missing'
+}
+
+/** Where the run of bytes from the same source ends: a step is a page where the session has pages, else a block. */
+function endOfRun(
+  inode: Inode,
+  position: number,
+  end: number,
+  source: Source,
+  cache: Cache,
+  held: HeldBlocks | undefined
+): number {
+  const regionEnd = (Math.floor(position / REGION_BYTES) + 1) * REGION_BYTES
+  const modified = inode.regions.has(Math.floor(position / REGION_BYTES))
+  const limit = Math.min(end, regionEnd)
+  const blockEnd = (at: number): number => (Math.floor(at / BLOCK_BYTES) + 1) * BLOCK_BYTES
+  let next = position
+  for (;;) {
+    next = modified ? (Math.floor(next / PAGE_BYTES) + 1) * PAGE_BYTES : blockEnd(next)
+    if (position < inode.baseLimitBytes && next > inode.baseLimitBytes && source !== 'session') next = inode.baseLimitBytes
+    if (next >= limit) return limit
+    if ((source === 'held' || source === 'missing') && next % BLOCK_BYTES === 0) return next
+    if (sourceOf(inode, next, cache, held) !== source) return next
+  }
+}
