@@ -1,0 +1,70 @@
+/**
+ * What `npm test` runs once mount-scripts/setup is through: build, walls and layout, tests, coverage. A step that
+ * fails counts as one failure and does not keep the later ones from running, so one run tells everything.
+ * The last line is always "N passed, N failed"; the exit code is 0 only when something passed and nothing failed.
+ */
+import { spawn } from 'node:child_process'
+import { rmSync } from 'node:fs'
+import path from 'node:path'
+import { Parser } from 'tap-parser'
+
+const root = path.dirname(import.meta.dirname)
+const coverageDirectory = path.join(root, 'coverage', 'v8')
+const commands = path.join(root, 'node_modules', '.bin')
+
+let failedSteps = 0
+
+rmSync(path.join(root, 'build'), { recursive: true, force: true })
+rmSync(path.join(root, 'coverage'), { recursive: true, force: true })
+
+await step('build', 'npm', ['run', '--silent', 'build'])
+await step('build of the tests', 'npm', ['run', '--silent', 'build:test'])
+await step('lint', 'npm', ['run', '--silent', 'lint'])
+const tests = await runTests()
+await step('coverage', path.join(commands, 'c8'), ['report'])
+
+const failed = tests.failed + failedSteps
+process.exitCode = failed === 0 && tests.passed > 0 ? 0 : 1
+console.log(`${tests.passed} passed, ${failed} failed`)
+
+async function step(name, command, args) {
+  console.log(`\n# ${name}`)
+  const code = await exitOf(spawn(command, args, { cwd: root, stdio: 'inherit' }))
+  if (code !== 0) fail(`${name} failed (${code})`)
+}
+
+/** Runs the tests and counts them from ava's TAP. Processes that tests start inherit NODE_V8_COVERAGE. */
+async function runTests() {
+  console.log('\n# tests')
+  const ava = spawn(path.join(commands, 'ava'), ['--tap'], {
+    cwd: root,
+    env: { ...process.env, NODE_V8_COVERAGE: coverageDirectory },
+    stdio: ['ignore', 'pipe', 'inherit']
+  })
+  const parser = new Parser()
+  const results = new Promise((resolve) => parser.once('complete', resolve))
+  ava.stdout.pipe(parser)
+  ava.stdout.pipe(process.stdout, { end: false })
+  const code = await exitOf(ava)
+  const { pass, fail: failures, skip, todo } = await results
+
+  const passed = pass - skip - todo
+  // A crash, a time-out or a bail-out need not show as a failed test.
+  if (code !== 0 && failures === 0) fail(`the tests ended early (${code})`)
+  if (skip + todo > 0) fail(`${skip + todo} tests were skipped; a test that cannot run here has to fail`)
+  if (passed + failures === 0) fail('no test has run')
+  return { passed, failed: failures }
+}
+
+function fail(message) {
+  failedSteps += 1
+  console.log(`not ok - ${message}`)
+}
+
+/** The exit code, or what ended the process instead of one. */
+function exitOf(child) {
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message))
+    child.once('close', (code, signal) => resolve(code ?? signal))
+  })
+}
