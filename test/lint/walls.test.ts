@@ -35,14 +35,18 @@ const importOf = (source: string) => `import * as subject from '${source}'\nexpo
 
 for (const [depth, row] of rows.entries()) {
   for (const layer of row) {
-    const upwards = rows.slice(0, depth + 1).flat()
-    for (const other of upwards.filter((name) => name !== layer)) {
-      test(`${layer}/ may not import ${other}/`, async (t) => {
+    const aboveAndBeside = rows
+      .slice(0, depth + 1)
+      .flat()
+      .filter((name) => name !== layer)
+    if (aboveAndBeside.length === 0) continue
+    test(`${layer}/ may not import what is above or beside it`, async (t) => {
+      for (const other of aboveAndBeside) {
         const messages = await messagesFor(`src/${layer}/subject.ts`, importOf(`../${other}/thing.js`))
         t.is(messages.length, 1)
         t.regex(messages[0] ?? '', new RegExp(`^${layer}/ may not import ${other}/: .{20,}\\.$`))
-      })
-    }
+      }
+    })
   }
 }
 
