@@ -12,7 +12,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { LRUCache } from 'lru-cache'
-import { getBit, setBit } from '../base/bits.js'
+import { clearBit, getBit, setBit } from '../base/bits.js'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
 import { DirectoryLock } from '../base/file-lock.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
@@ -175,6 +175,12 @@ export class Cache {
     region.diskBytes += BLOCK_BYTES
     this.#regions.delete(key) // the same value set again would keep its old size
     this.#regions.set(key, region) // may evict others
+  }
+
+  /** Keeps a block in place of the version that the region has: what a commit has just published. */
+  replace(inode: InodeId, index: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void {
+    clearBit(this.region(inode, index).present, blockInRegion)
+    this.place(inode, index, blockInRegion, plain, digest)
   }
 
   /** Frees at least `bytes` by evicting the regions that were used least recently. Returns what was freed. */

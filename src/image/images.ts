@@ -84,7 +84,7 @@ export class Images implements FileImage {
   write(inode: Inode, bytes: Buffer, offset: number): number | Promise<number> {
     if (bytes.length === 0) return 0
     this.counters.writtenBytes += bytes.length
-    const missing = this.#tryWrite(inode, bytes, offset)
+    const missing = this.#tryWriteOrHold(inode, bytes, offset)
     return missing === undefined ? bytes.length : this.#writeLater(inode, bytes, offset)
   }
 

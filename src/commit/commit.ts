@@ -1,0 +1,273 @@
+/**
+ * A suspend: dirty blocks -> chunks -> maps -> manifest -> published generation.
+ *
+ *     check lease and base -> encode and upload units -> rewrite maps -> publish (exclusive) -> verify
+ *       -> mark the session published -> keep the new blocks in the cache
+ *
+ * Invariants:
+ * 1. The session is only read until the generation is published and was read back; any failure before that leaves
+ *    it whole, and the next try sends only what has no durable, recorded place.
+ * 2. Nothing is published unless the lease is still held and the newest generation is exactly the session's base.
+ * 3. A block that equals its base or is zero sends nothing.
+ */
+import { messageOf, IsrfsError, NotPublishedError } from '../base/errors.js'
+import { BLOCK_BYTES, toGeneration } from '../base/units.js'
+import { BaseMaps } from '../cache/base-maps.js'
+import type { Cache } from '../cache/cache.js'
+import type { PublishedGeneration } from '../format/generations.js'
+import type { Manifest } from '../format/manifest.js'
+import { MANIFEST_FORMAT, MANIFEST_VERSION } from '../format/manifest.js'
+import type { BlockPlace } from '../format/place.js'
+import type { Inode } from '../session/namespace-types.js'
+import type { Session } from '../session/session.js'
+import type { HeldLease } from '../share/lease.js'
+import { CommitPool } from './commit-pool.js'
+import { contentMayDiffer, countDirtyBlocks, type DirtyBlock, dirtyBlocks, firstDroppedBlock, regionOf } from './dirty.js'
+import type { BlockSource } from './encode.js'
+import { manifestEntries, sameEntries } from './manifest-of.js'
+import { type FileMap, rewriteMap } from './map-rewrite.js'
+
+/** blocks that travel together and become one chunk */
+const UNIT_BLOCKS = 128
+const UNITS_IN_FLIGHT = 2
+
+export interface CommitProgress {
+  readonly phase: 'upload' | 'maps' | 'publish' | 'verify' | 'cache'
+  readonly doneBytes: number
+  readonly totalBytes: number
+  readonly sentBytes: number
+}
+
+export interface CommitOptions {
+  readonly vmPath: string
+  readonly session: Session
+  readonly base: PublishedGeneration
+  readonly held: Pick<HeldLease, 'number' | 'token'>
+  /** undefined when a session is recovered without a cache */
+  readonly cache: Cache | undefined
+  readonly client: { readonly id: string; readonly host: string }
+  /** read everything that was sent back from the share before it is called done */
+  readonly verify: boolean
+  readonly onProgress: (progress: CommitProgress) => void
+}
+
+export interface CommitResult {
+  /** undefined: nothing differs from the base, nothing was published */
+  readonly published: PublishedGeneration | undefined
+  readonly changedBytes: number
+  readonly sentBytes: number
+}
+
+/** Publishes the session as the next generation. Throws NotPublishedError with everything still in the session. */
+export async function commitSession(options: CommitOptions): Promise<CommitResult> {
+  const pool = new CommitPool(options.vmPath)
+  try {
+    return await new Commit(options, pool).run()
+  } catch (error) {
+    if (error instanceof NotPublishedError) throw error
+    const hint = error instanceof IsrfsError ? error.hint : undefined
+    throw new NotPublishedError(`the changes were not published: ${messageOf(error)}`, {
+      cause: error,
+      ...(hint === undefined ? {} : { hint })
+    })
+  } finally {
+    await pool.close()
+  }
+}
+
+class Commit {
+  readonly #options: CommitOptions
+  readonly #pool: CommitPool
+  readonly #maps: BaseMaps
+  #doneBytes = 0
+  #totalBytes = 0
+  #sentBytes = 0
+  #changedBytes = 0
+  readonly #sentPlaces: BlockPlace[] = []
+
+  constructor(options: CommitOptions, pool: CommitPool) {
+    this.#options = options
+    this.#pool = pool
+    this.#maps = new BaseMaps(async (place) => {
+      const bytes = await pool.run('mapObject', { place, candidate: options.cache?.mapPath(place.digest) })
+      return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    })
+  }
+
+  async run(): Promise<CommitResult> {
+    const { session, base } = this.#options
+    await session.sync()
+    await this.#checkRight()
+    const files = [...session.namespace.inodes()].filter((inode) => inode.type === 'file' && inode.parent !== 0 && contentMayDiffer(inode))
+    for (const inode of files) this.#totalBytes += countDirtyBlocks(inode) * BLOCK_BYTES
+    const changes = await this.#upload(files)
+    const maps = new Map<number, FileMap>()
+    for (const inode of files) maps.set(inode.id, await this.#rewrite(inode, changes.get(inode.id) ?? new Map()))
+    const entries = manifestEntries(session.namespace, maps)
+    if (sameEntries(entries, base.manifest.entries)) return { published: undefined, changedBytes: 0, sentBytes: this.#sentBytes }
+
+    this.#report('publish')
+    await this.#checkRight()
+    const published = await this.#pool.run('publish', { manifest: this.#manifest(entries) })
+    if (this.#options.verify) {
+      this.#report('verify')
+      await this.#pool.run('verify', { places: this.#sentPlaces })
+    }
+    session.markPublished(published.number, published.digest)
+    await this.#keepInCache(files, changes)
+    return { published, changedBytes: this.#changedBytes, sentBytes: this.#sentBytes }
+  }
+
+  /** Invariant 2. */
+  async #checkRight(): Promise<void> {
+    const { base, held, vmPath } = this.#options
+    if (!(await this.#pool.run('leaseStillHeld', { held }))) {
+      throw new NotPublishedError(`the lease of ${vmPath} was taken by somebody else`, {
+        hint: `see who has it: isrfs lease ${vmPath}`
+      })
+    }
+    const newest = await this.#pool.run('newest', {})
+    if (newest.number !== base.number || newest.digest !== base.digest) {
+      throw new NotPublishedError(
+        `generation ${String(newest.number)} was published by ${newest.manifest.client.host} since generation ${String(base.number)}, which these changes are based on`
+      )
+    }
+  }
+
+  /** Per file: block -> its new place, or undefined where it is zero now. Blocks equal to their base are left out. */
+  async #upload(files: readonly Inode[]): Promise<Map<number, Map<number, BlockPlace | undefined>>> {
+    const changes = new Map<number, Map<number, BlockPlace | undefined>>(files.map((inode) => [inode.id, new Map()]))
+    const running = new Set<Promise<void>>()
+    this.#report('upload')
+    for (const unit of units(files)) {
+      const sent = this.#uploadUnit(unit, changes).finally(() => running.delete(sent))
+      running.add(sent)
+      if (running.size >= UNITS_IN_FLIGHT) await Promise.race(running)
+    }
+    await Promise.all(running)
+    return changes
+  }
+
+  async #uploadUnit(unit: readonly DirtyBlock[], changes: Map<number, Map<number, BlockPlace | undefined>>): Promise<void> {
+    const blocks = await Promise.all(unit.map((block) => this.#source(block)))
+    const answer = await this.#pool.run('encode', {
+      blocks,
+      known: [...this.#options.session.uploads.entries()]
+    })
+    const placed: BlockPlace[] = []
+    for (const [index, dirty] of unit.entries()) {
+      const result = answer.results[index]
+      if (result === undefined) throw new Error('a commit worker returned fewer blocks than it was given')
+      const file = changes.get(dirty.inode.id)
+      switch (result.state) {
+        case 'same':
+          break
+        case 'zero':
+          file?.set(dirty.block, undefined)
+          this.#changedBytes += BLOCK_BYTES
+          break
+        case 'placed':
+          file?.set(dirty.block, result.place)
+          placed.push(result.place)
+          this.#changedBytes += BLOCK_BYTES
+          break
+      }
+    }
+    if (placed.length > 0) this.#options.session.uploads.add(placed)
+    this.#sentPlaces.push(...placed)
+    this.#sentBytes += answer.sentBytes
+    this.#doneBytes += unit.length * BLOCK_BYTES
+    this.#report('upload')
+  }
+
+  /** Where a worker finds the bytes of a dirty block. */
+  async #source(dirty: DirtyBlock): Promise<BlockSource> {
+    const { session, cache } = this.#options
+    const { inode, block } = dirty
+    const { region, offset } = regionOf(block)
+    const base = await this.#maps.place(inode.base?.map ?? null, block)
+    return {
+      kind: 'layers',
+      session: dirty.valid.length === 0 ? null : session.regionPath(inode.id, region),
+      sessionOffset: offset,
+      valid: dirty.valid,
+      zeroPages: dirty.punched,
+      baseBytesMax: dirty.baseBytes,
+      cachePath: cache?.pathOf(inode.id, region) ?? null,
+      cacheOffset: offset,
+      base: base === undefined ? undefined : base
+    }
+  }
+
+  async #rewrite(inode: Inode, blocks: ReadonlyMap<number, BlockPlace | undefined>): Promise<FileMap> {
+    const old: FileMap = { map: inode.base?.map ?? null, dataBlocks: inode.base?.dataBlocks ?? 0 }
+    return rewriteMap(old, { blocks, firstDroppedBlock: firstDroppedBlock(inode) }, this.#maps, async (objects) => {
+      const written = await this.#pool.run('objects', { objects })
+      this.#sentBytes += written.sentBytes
+      this.#report('maps')
+      return written.places
+    })
+  }
+
+  #manifest(entries: Manifest['entries']): Manifest {
+    const { session, base, client } = this.#options
+    return {
+      format: MANIFEST_FORMAT,
+      version: MANIFEST_VERSION,
+      vm: base.manifest.vm,
+      generation: toGeneration(base.number + 1),
+      parent: { generation: base.number, digest: base.digest },
+      session: session.identity.sessionId,
+      created: new Date().toISOString(),
+      client: { id: client.id, host: client.host },
+      changedBytes: this.#changedBytes,
+      sentBytes: this.#sentBytes,
+      nextInode: session.namespace.nextInode,
+      entries
+    }
+  }
+
+  /**
+   * The next resume on this client finds its own blocks here instead of fetching them. A failure only costs that
+   * fetch: the generation is published already.
+   */
+  async #keepInCache(files: readonly Inode[], changes: ReadonlyMap<number, ReadonlyMap<number, BlockPlace | undefined>>): Promise<void> {
+    const { cache } = this.#options
+    if (cache === undefined) return
+    try {
+      for (const unit of units(files)) {
+        const kept = unit.filter((dirty) => changes.get(dirty.inode.id)?.get(dirty.block) !== undefined)
+        if (kept.length === 0) continue
+        const blocks = await Promise.all(kept.map((dirty) => this.#source(dirty)))
+        const { plain } = await this.#pool.run('assemble', { blocks })
+        for (const [index, dirty] of kept.entries()) {
+          const place = changes.get(dirty.inode.id)?.get(dirty.block)
+          const bytes = Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES)
+          const { region } = regionOf(dirty.block)
+          if (place !== undefined) cache.replace(dirty.inode.id, region, dirty.block % UNIT_BLOCKS, bytes, Buffer.from(place.digest))
+        }
+        this.#report('cache')
+      }
+    } catch {
+      // the share has them
+    }
+  }
+
+  #report(phase: CommitProgress['phase']): void {
+    this.#options.onProgress({ phase, doneBytes: this.#doneBytes, totalBytes: this.#totalBytes, sentBytes: this.#sentBytes })
+  }
+}
+
+function* units(files: readonly Inode[]): Generator<DirtyBlock[]> {
+  let unit: DirtyBlock[] = []
+  for (const inode of files) {
+    for (const block of dirtyBlocks(inode)) {
+      unit.push(block)
+      if (unit.length === UNIT_BLOCKS) {
+        yield unit
+        unit = []
+      }
+    }
+  }
+  if (unit.length > 0) yield unit
+}

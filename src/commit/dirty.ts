@@ -1,0 +1,86 @@
+/**
+ * What a commit has to look at: the blocks of each file that may differ from the base generation, and where the
+ * bytes of each come from. Reads the session's state only; nothing here waits or changes anything.
+ */
+import { getBit } from '../base/bits.js'
+import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGES_PER_BLOCK, REGION_BYTES } from '../base/units.js'
+import type { Inode, RegionPages } from '../session/namespace-types.js'
+
+export interface DirtyBlock {
+  readonly inode: Inode
+  readonly block: number
+  /** pages of the block (0..31) whose bytes are in the session's region file */
+  readonly valid: readonly number[]
+  /** pages of the block that read as zeros although the base has bytes there */
+  readonly punched: readonly number[]
+  /** bytes of the base that still count, from the start of the block */
+  readonly baseBytes: number
+}
+
+/** Whether the file's bytes or size can differ from the base's at all. */
+export function contentMayDiffer(inode: Inode): boolean {
+  const baseSize = inode.base?.sizeBytes ?? 0
+  return inode.regions.size > 0 || inode.sizeBytes !== baseSize || inode.baseLimitBytes < baseSize
+}
+
+/** Blocks below the file's size that may differ, ascending: those with session pages, and the one that a truncate cut. */
+export function* dirtyBlocks(inode: Inode): Generator<DirtyBlock> {
+  const cut = cutBlock(inode)
+  let cutSeen = cut === undefined
+  const regions = [...inode.regions.keys()].sort((first, second) => first - second)
+  for (const region of regions) {
+    const pages = inode.regions.get(region)
+    if (pages === undefined) continue
+    for (let index = 0; index < BLOCKS_PER_REGION; index++) {
+      const block = region * BLOCKS_PER_REGION + index
+      if (block * BLOCK_BYTES >= inode.sizeBytes) break
+      if (!cutSeen && cut !== undefined && cut < block) {
+        yield describe(inode, cut, undefined)
+        cutSeen = true
+      }
+      const isCut = block === cut
+      if (isCut || touches(pages, index)) yield describe(inode, block, pages)
+      cutSeen ||= isCut
+    }
+  }
+  if (!cutSeen && cut !== undefined) yield describe(inode, cut, inode.regions.get(Math.floor(cut / BLOCKS_PER_REGION)))
+}
+
+export function countDirtyBlocks(inode: Inode): number {
+  let total = 0
+  for (const _ of dirtyBlocks(inode)) total++
+  return total
+}
+
+/** First block of the base that does not count any more at all. */
+export function firstDroppedBlock(inode: Inode): number {
+  return Math.ceil(inode.baseLimitBytes / BLOCK_BYTES)
+}
+
+/** The block in which the base ends now because of a truncate, when the base went further. */
+function cutBlock(inode: Inode): number | undefined {
+  const baseSize = inode.base?.sizeBytes ?? 0
+  const limit = inode.baseLimitBytes
+  return limit < baseSize && limit % BLOCK_BYTES !== 0 ? Math.floor(limit / BLOCK_BYTES) : undefined
+}
+
+function touches(pages: RegionPages, blockInRegion: number): boolean {
+  return (pages.valid[blockInRegion] ?? 0) !== 0 || (pages.punched?.[blockInRegion] ?? 0) !== 0 // a block is one word
+}
+
+function describe(inode: Inode, block: number, pages: RegionPages | undefined): DirtyBlock {
+  const first = (block % BLOCKS_PER_REGION) * PAGES_PER_BLOCK
+  const valid: number[] = []
+  const punched: number[] = []
+  for (let page = 0; page < PAGES_PER_BLOCK; page++) {
+    if (pages !== undefined && getBit(pages.valid, first + page)) valid.push(page)
+    else if (pages?.punched !== undefined && getBit(pages.punched, first + page)) punched.push(page)
+  }
+  const baseBytes = Math.min(Math.max(0, inode.baseLimitBytes - block * BLOCK_BYTES), BLOCK_BYTES)
+  return { inode, block, valid, punched, baseBytes }
+}
+
+/** Region index and byte offset of a block in its region files. */
+export function regionOf(block: number): { readonly region: number; readonly offset: number } {
+  return { region: Math.floor(block / BLOCKS_PER_REGION), offset: (block * BLOCK_BYTES) % REGION_BYTES }
+}
