@@ -1,0 +1,169 @@
+/**
+ * A test bed for whole cycles: temporary share, client directories and mountpoints, the real command line in child
+ * processes, and a teardown that leaves no mount and no daemon behind. The test process may touch the mountpoints;
+ * the daemon never does.
+ */
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+
+/** the command line as compiled for the tests, so that daemons are part of the coverage */
+export const CLI = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
+
+const run = promisify(execFile)
+
+export interface Result {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface StatusJson {
+  readonly pid: number
+  readonly state: string
+  readonly generation: number
+  readonly dirtyBytes: number
+  readonly presentBytes: number
+  readonly totalBytes: number
+  readonly fetchedBytes: number
+  readonly fetchedBlocks: number
+  readonly uploadedBytes: number
+  readonly shareErrors: number
+}
+
+export class Bed {
+  readonly root: string
+  readonly #mountpoints = new Set<string>()
+  readonly #children = new Set<ChildProcess>()
+
+  constructor(name: string) {
+    this.root = fs.mkdtempSync(path.join(os.tmpdir(), `isrfs-test-${name}-`))
+    fs.mkdirSync(path.join(this.root, 'share'))
+  }
+
+  path(...parts: string[]): string {
+    return path.join(this.root, ...parts)
+  }
+
+  /** Path of a VM on the bed's share. */
+  vm(name = 'testvm'): string {
+    return this.path('share', name)
+  }
+
+  makeDirectory(...parts: string[]): string {
+    const directory = this.path(...parts)
+    fs.mkdirSync(directory, { recursive: true })
+    return directory
+  }
+
+  /** Runs isrfs as client `client`; never rejects for an exit code. */
+  async isrfs(client: string, ...args: string[]): Promise<Result> {
+    return this.command(process.execPath, [CLI, '--client-dir', this.path(`client-${client}`), ...args])
+  }
+
+  /** Like isrfs, but an exit code other than 0 is an error that shows what was printed. */
+  async mustIsrfs(client: string, ...args: string[]): Promise<Result> {
+    const result = await this.isrfs(client, ...args)
+    if (result.code !== 0) {
+      throw new Error(`isrfs ${args.join(' ')} ended with ${String(result.code)}\n${result.stdout}${result.stderr}`)
+    }
+    return result
+  }
+
+  async command(program: string, args: readonly string[], options: { cwd?: string; input?: string } = {}): Promise<Result> {
+    try {
+      const child = run(program, args, { maxBuffer: 64 * 1024 * 1024, ...(options.cwd === undefined ? {} : { cwd: options.cwd }) })
+      child.child.stdin?.end(options.input ?? '')
+      const { stdout, stderr } = await child
+      return { code: 0, stdout, stderr }
+    } catch (error) {
+      const failed = error as { code?: unknown; stdout?: string; stderr?: string; message: string } // what execFile rejects with
+      if (typeof failed.code !== 'number') throw error
+      return { code: failed.code, stdout: failed.stdout ?? '', stderr: failed.stderr ?? failed.message }
+    }
+  }
+
+  async mount(client: string, vm: string, mountName: string, ...options: string[]): Promise<string> {
+    const mountpoint = this.makeDirectory(mountName)
+    this.#mountpoints.add(mountpoint)
+    await this.mustIsrfs(client, 'mount', vm, mountpoint, ...options)
+    return mountpoint
+  }
+
+  async unmount(client: string, mountpoint: string): Promise<Result> {
+    return this.mustIsrfs(client, 'unmount', mountpoint)
+  }
+
+  async status(client: string, mountpoint: string): Promise<StatusJson> {
+    const { stdout } = await this.mustIsrfs(client, 'status', mountpoint, '--json')
+    return JSON.parse(stdout) as StatusJson // the shape is what design and docs/operations.md promise
+  }
+
+  /** Kills the daemon as a crash would, and removes the dead mount, as the next mount does for its own mountpoint. */
+  async killDaemon(client: string, mountpoint: string): Promise<void> {
+    const { pid } = await this.status(client, mountpoint)
+    process.kill(pid, 'SIGKILL')
+    await waitFor(() => !isAlive(pid), `process ${String(pid)} to end`)
+  }
+
+  spawn(program: string, args: readonly string[]): ChildProcess {
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    this.#children.add(child)
+    return child
+  }
+
+  rememberMount(mountpoint: string): void {
+    this.#mountpoints.add(mountpoint)
+  }
+
+  async destroy(): Promise<void> {
+    for (const child of this.#children) child.kill('SIGKILL')
+    for (const mountpoint of this.#mountpoints) {
+      if (isMounted(mountpoint)) await this.command('fusermount3', ['-uz', mountpoint])
+    }
+    await waitFor(() => this.#daemons().length === 0, 'daemons to end', 20_000).catch(() => {
+      for (const pid of this.#daemons()) process.kill(pid, 'SIGKILL')
+    })
+    fs.rmSync(this.root, { recursive: true, force: true })
+  }
+
+  /** Processes of this bed that are still there: their command line names its directory. */
+  #daemons(): number[] {
+    return fs
+      .readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+      .filter((name) => {
+        try {
+          const commandLine = fs.readFileSync(`/proc/${name}/cmdline`, 'utf8')
+          return commandLine.includes(this.root) && commandLine.includes('daemon')
+        } catch {
+          return false
+        }
+      })
+      .map(Number)
+  }
+}
+
+export function isMounted(mountpoint: string): boolean {
+  return fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').some((line) => line.split(' ')[4] === mountpoint)
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return !fs.readFileSync(`/proc/${String(pid)}/stat`, 'utf8').includes(') Z ')
+  } catch {
+    return false
+  }
+}
+
+export async function waitFor(condition: () => boolean | Promise<boolean>, what: string, limitMs = 60_000): Promise<void> {
+  const end = Date.now() + limitMs
+  while (!(await condition())) {
+    if (Date.now() > end) throw new Error(`waited too long for ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
