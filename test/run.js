@@ -1,5 +1,5 @@
 /**
- * What `npm test` runs once mount-scripts/setup is through: build, walls and layout, tests, coverage. A step that
+ * What test/run goes on with once everything is installed: build, walls and layout, tests, coverage. A step that
  * fails counts as one failure and does not keep the later ones from running, so one run tells everything.
  * The last line is always "N passed, N failed"; the exit code is 0 only when something passed and nothing failed.
  */
