@@ -1,0 +1,124 @@
+/**
+ * The transport over the npm binding `fuse-native` (libfuse 3's high-level interface). The only module that knows it;
+ * native-notes/fuse-binding.md has the measurements behind the options.
+ *
+ * Order of an end: sync and fusermount3 -u (daemon/) -> DESTROY, `ended` -> drained() -> close(). The binding itself
+ * answers requests that still run with EIO when the mount ends; drained() waits for what they do, not for the answer.
+ */
+import Fuse from 'fuse-native'
+import path from 'node:path'
+import { FailedError, messageOf } from '../base/errors.js'
+import { tuneMount } from './kernel-tuning.js'
+import { createOperations } from './operations.js'
+import type { FileSystem, Transport, TransportOptions } from './port.js'
+import { RunningOperations } from './running-operations.js'
+
+const CAP_ATOMIC_O_TRUNC = 1 << 3
+const CAP_AUTO_INVAL_DATA = 1 << 12
+const CAP_WRITEBACK_CACHE = 1 << 16
+const CAP_HANDLE_KILLPRIV = 1 << 19
+
+/** One mount owns the tree: nothing changes behind the kernel's back. */
+const CACHE_SECONDS = 86_400
+/** The event loop must live as long as the mount, and the binding does not see to it. */
+const TIMER_MS_MAX = 2 ** 31 - 1
+
+export function createBindingTransport(tree: FileSystem, options: TransportOptions): Transport {
+  return new BindingTransport(tree, options)
+}
+
+class BindingTransport implements Transport {
+  readonly ended: Promise<void>
+  readonly #fuse: Fuse
+  readonly #running: RunningOperations
+  readonly #mountpoint: string
+  #resolveEnded: () => void = () => undefined
+  #keepAlive: NodeJS.Timeout | undefined
+
+  constructor(tree: FileSystem, options: TransportOptions) {
+    this.ended = new Promise((resolve) => (this.#resolveEnded = resolve))
+    this.#mountpoint = path.resolve(options.mountpoint)
+    this.#running = new RunningOperations(options.onError)
+    const operations = createOperations(tree, this.#running, () => this.#fuse.context() ?? { uid: 0, gid: 0 })
+    this.#fuse = new Fuse(
+      this.#mountpoint,
+      {
+        ...operations,
+        initWithConfig: (connection, callback) =>
+          callback(0, { want: wanted(connection.want, connection.capable, options.writeback) }),
+        destroy: (callback) => {
+          callback(0)
+          this.#resolveEnded()
+        }
+      },
+      {
+        maxConcurrency: 64,
+        timeout: false,
+        nullPathOk: true,
+        defaultPermissions: true,
+        allowOther: options.allowOther,
+        kernelCache: true,
+        attrTimeout: CACHE_SECONDS,
+        entryTimeout: CACHE_SECONDS,
+        fsname: mountWord(options.vmName),
+        subtype: 'isrfs',
+        onError: (error, operation) => {
+          // Somebody unmounted: the binding sees its loop end, cleans up and calls destroy.
+          if (operation === 'lifecycle') return
+          options.onError(error, operation)
+        }
+      }
+    )
+  }
+
+  async mount(): Promise<void> {
+    this.#keepAlive = setInterval(() => undefined, TIMER_MS_MAX)
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#fuse.mount((error) => (error == null ? resolve() : reject(error)))
+      })
+    } catch (error) {
+      this.#stopTimer()
+      throw new FailedError(`cannot mount on ${this.#mountpoint}: ${messageOf(error)}`, {
+        cause: error,
+        hint: 'check that /dev/fuse and fusermount3 are there and that the mountpoint is an empty directory'
+      })
+    }
+    tuneMount(this.#mountpoint)
+  }
+
+  drained(): Promise<void> {
+    return this.#running.drained()
+  }
+
+  async close(): Promise<void> {
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#fuse.unmount((error) => (error == null ? resolve() : reject(error)))
+      })
+    } finally {
+      this.#stopTimer()
+      this.#resolveEnded()
+    }
+  }
+
+  #stopTimer(): void {
+    clearInterval(this.#keepAlive)
+    this.#keepAlive = undefined
+  }
+}
+
+/**
+ * Not wanted: clearing set-id bits ourselves (the kernel knows who writes, a WRITE out of its cache does not), O_TRUNC
+ * inside OPEN (as a SETATTR it clears set-id bits too), dropping cached pages when an mtime changes (only we change it).
+ */
+function wanted(offered: number, capable: number, writeback: boolean): number {
+  const want = offered & ~(CAP_ATOMIC_O_TRUNC | CAP_AUTO_INVAL_DATA | CAP_HANDLE_KILLPRIV)
+  const withCache = writeback ? want | CAP_WRITEBACK_CACHE : want & ~CAP_WRITEBACK_CACHE
+  return (withCache & capable) >>> 0
+}
+
+/** Mount options are separated by commas; the binding refuses what would break them. */
+function mountWord(name: string): string {
+  return name.replace(/[\0,\\\r\n]/g, '_') || 'isrfs'
+}

@@ -1,0 +1,60 @@
+/**
+ * What a transport is, and what it needs: the tree's public interface. A transport turns kernel requests into tree
+ * calls and PosixErrors into errno; it keeps no file system state but what its kernel interface forces on it.
+ */
+import type { Tree } from '../tree/tree.js'
+
+/** The requests a transport may make. Structural, so that a test can serve something smaller. */
+export type FileSystem = Pick<
+  Tree,
+  | 'lookup'
+  | 'getattr'
+  | 'setattr'
+  | 'readlink'
+  | 'create'
+  | 'mkdir'
+  | 'mknod'
+  | 'symlink'
+  | 'link'
+  | 'unlink'
+  | 'rmdir'
+  | 'rename'
+  | 'open'
+  | 'read'
+  | 'write'
+  | 'flush'
+  | 'fsync'
+  | 'fallocate'
+  | 'seek'
+  | 'release'
+  | 'opendir'
+  | 'readdir'
+  | 'releasedir'
+  | 'fsyncdir'
+  | 'statfs'
+  | 'isOpen'
+>
+
+/** Something that is not an answer to a program: a defect, or damage behind an EIO. */
+export type ErrorListener = (error: unknown, operation: string) => void
+
+export interface TransportOptions {
+  readonly mountpoint: string
+  readonly readOnly: boolean
+  readonly allowOther: boolean
+  readonly writeback: boolean
+  /** shown as the mount's source */
+  readonly vmName: string
+  readonly onError: ErrorListener
+}
+
+export interface Transport {
+  /** Resolves when the mountpoint answers. */
+  mount(): Promise<void>
+  /** Resolves when the kernel has ended the mount (DESTROY): no request comes any more. */
+  readonly ended: Promise<void>
+  /** Resolves when no operation is running. After `ended` it stays so. */
+  drained(): Promise<void>
+  /** Takes down what is left of the mount; call it after the kernel has ended it, or to give up. */
+  close(): Promise<void>
+}
