@@ -19,7 +19,8 @@ rmSync(path.join(root, 'coverage'), { recursive: true, force: true })
 
 await step('build', 'npm', ['run', '--silent', 'build'])
 await step('build of the tests', 'npm', ['run', '--silent', 'build:test'])
-await step('lint', 'npm', ['run', '--silent', 'lint'])
+await step('lint and layer walls', path.join(commands, 'eslint'), ['.'])
+await step('layout', path.join(commands, 'prettier'), ['--check', '.'])
 const tests = await runTests()
 await step('coverage', path.join(commands, 'c8'), [
   'report',
