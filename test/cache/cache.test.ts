@@ -1,0 +1,147 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import test from 'ava'
+import { getBit } from '../../src/base/bits.js'
+import { sha256 } from '../../src/base/digest.js'
+import { BLOCK_BYTES, REGION_BYTES, toInodeId } from '../../src/base/units.js'
+import { Cache, CACHE_BYTES_MIN } from '../../src/cache/cache.js'
+import { waitFor } from '../support/bed.js'
+import { temporaryDirectory } from '../support/make-vm.js'
+import { Random } from '../support/random.js'
+
+const inode = toInodeId(7)
+const block = (fill: number): Buffer => Buffer.alloc(BLOCK_BYTES, fill)
+
+function open(directory: string, bytesMax = CACHE_BYTES_MIN): { cache: Cache; warnings: string[] } {
+  const warnings: string[] = []
+  return { cache: Cache.open({ directory, bytesMax, onWarning: (message) => warnings.push(message) }), warnings }
+}
+
+test('a placed block is present and is read back', async (t) => {
+  const { cache } = open(temporaryDirectory('cache'))
+  const plain = new Random(1).bytes(BLOCK_BYTES)
+  cache.place(inode, 3, 5, plain, sha256(plain))
+  t.true(getBit(cache.region(inode, 3).present, 5))
+  const into = Buffer.alloc(1000)
+  t.true(cache.read(inode, 3, into, 5 * BLOCK_BYTES + 17))
+  t.true(into.equals(plain.subarray(17, 1017)))
+  await cache.close()
+})
+
+test('the next mount finds the block as a claim of its digest and of no other, and nothing is present before it is verified', async (t) => {
+  const directory = temporaryDirectory('cache')
+  const first = open(directory)
+  first.cache.place(inode, 0, 1, block(1), sha256(block(1)))
+  await first.cache.close()
+  const second = open(directory)
+  t.false(getBit(second.cache.region(inode, 0).present, 1))
+  t.true(second.cache.claims(inode, 0, 1, sha256(block(1))))
+  t.false(second.cache.claims(inode, 0, 1, sha256(block(2))))
+  t.false(second.cache.claims(inode, 0, 2, sha256(block(1))))
+  second.cache.confirm(inode, 0, 1, block(1), sha256(block(1)))
+  t.true(getBit(second.cache.region(inode, 0).present, 1))
+  await second.cache.close()
+})
+
+test('without a footer (a crash before the flush), or with a torn one, the region holds nothing', async (t) => {
+  const directory = temporaryDirectory('cache')
+  const first = open(directory)
+  first.cache.place(inode, 0, 0, block(1), sha256(block(1)))
+  const file = first.cache.pathOf(inode, 0)
+  const beforeFlush = fs.readFileSync(file)
+  await first.cache.close()
+  const whole = fs.readFileSync(file)
+  t.true(whole.length > REGION_BYTES)
+  const damages = [beforeFlush, whole.subarray(0, whole.length - 1), Buffer.from(whole).fill(0, REGION_BYTES, REGION_BYTES + 4)]
+  for (const content of damages) {
+    fs.writeFileSync(file, content)
+    const { cache } = open(directory)
+    t.false(cache.claims(inode, 0, 0, sha256(block(1))))
+    await cache.close()
+  }
+})
+
+test('two mounts of one VM have a slot each', async (t) => {
+  const directory = temporaryDirectory('cache')
+  const first = open(directory)
+  const second = open(directory)
+  t.not(first.cache.directory, second.cache.directory)
+  await second.cache.close()
+  await first.cache.close()
+  const third = open(directory)
+  t.is(third.cache.directory, first.cache.directory)
+  await third.cache.close()
+})
+
+test('the least recently used regions are evicted by unlink when the limit is reached', async (t) => {
+  const directory = temporaryDirectory('cache')
+  const { cache } = open(directory)
+  const perRegion = 64
+  const regions = CACHE_BYTES_MIN / (perRegion * BLOCK_BYTES) + 3
+  for (let region = 0; region < regions; region++) {
+    for (let index = 0; index < perRegion; index++) cache.place(inode, region, index, block(1), sha256(block(1)))
+  }
+  t.true(cache.bytes <= CACHE_BYTES_MIN)
+  t.true(cache.evictedBytes > 0)
+  t.false(fs.existsSync(cache.pathOf(inode, 0)))
+  t.false(getBit(cache.region(inode, 0).present, 0))
+  t.true(getBit(cache.region(inode, regions - 1).present, 0))
+  t.true(cache.evict(BLOCK_BYTES) >= BLOCK_BYTES)
+  await cache.close()
+})
+
+test('what earlier mounts left counts for the limit', async (t) => {
+  const directory = temporaryDirectory('cache')
+  const first = open(directory)
+  for (let region = 0; region < 4; region++) first.cache.place(inode, region, 0, block(1), sha256(block(1)))
+  await first.cache.close()
+  const second = open(directory)
+  await waitFor(() => second.cache.bytes >= 4 * BLOCK_BYTES, 'the cache to be listed')
+  t.true(second.cache.evict(1) > 0)
+  await second.cache.close()
+})
+
+test('a region file that somebody removed or cut is forgotten, not served', async (t) => {
+  const { cache } = open(temporaryDirectory('cache'))
+  for (const damage of ['truncate', 'directory'] as const) {
+    cache.place(inode, 1, 0, block(3), sha256(block(3)))
+    if (damage === 'truncate') fs.truncateSync(cache.pathOf(inode, 1), 10)
+    else fs.truncateSync(cache.pathOf(inode, 1), 0)
+    t.false(cache.read(inode, 1, Buffer.alloc(100), 50))
+    t.false(getBit(cache.region(inode, 1).present, 0))
+  }
+  await cache.close()
+})
+
+test('a block that was evicted while a worker verified it is placed again', async (t) => {
+  const { cache } = open(temporaryDirectory('cache'))
+  cache.place(inode, 1, 0, block(3), sha256(block(3)))
+  await cache.flush()
+  cache.evict(REGION_BYTES)
+  cache.confirm(inode, 1, 0, block(3), sha256(block(3)))
+  const into = Buffer.alloc(10)
+  t.true(cache.read(inode, 1, into, 0))
+  t.true(into.equals(block(3).subarray(0, 10)))
+  await cache.close()
+})
+
+test('a published block replaces the version that the region had', async (t) => {
+  const { cache } = open(temporaryDirectory('cache'))
+  cache.place(inode, 1, 0, block(3), sha256(block(3)))
+  cache.replace(inode, 1, 0, block(4), sha256(block(4)))
+  const into = Buffer.alloc(1)
+  t.true(cache.read(inode, 1, into, 0))
+  t.is(into[0], 4)
+  t.true(cache.claims(inode, 1, 0, sha256(block(4))))
+  await cache.close()
+})
+
+test('map objects are kept by digest, and a full or broken cache only warns', async (t) => {
+  const { cache, warnings } = open(temporaryDirectory('cache'))
+  await cache.keepMap('ab'.repeat(32), Buffer.from('map'))
+  t.is(fs.readFileSync(cache.mapPath('ab'.repeat(32)), 'utf8'), 'map')
+  fs.rmSync(path.join(cache.directory, 'maps'), { recursive: true })
+  await cache.keepMap('cd'.repeat(32), Buffer.from('map'))
+  t.is(warnings.length, 1)
+  await cache.close()
+})

@@ -1,0 +1,118 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import test from 'ava'
+import { IntegrityError } from '../../src/base/errors.js'
+import { BLOCK_BYTES, toInodeId } from '../../src/base/units.js'
+import { BaseMaps } from '../../src/cache/base-maps.js'
+import { type BlockRequest, Fetcher, isDamage } from '../../src/fetch/fetcher.js'
+import { SharePool } from '../../src/fetch/share-pool.js'
+import { chunkName } from '../../src/format/chunk.js'
+import type { ObjectPlace } from '../../src/format/place.js'
+import { makeVm, temporaryDirectory } from '../support/make-vm.js'
+import { Random } from '../support/random.js'
+
+const inode = toInodeId(2)
+const disk = new Random(5).bytes(20 * BLOCK_BYTES)
+
+async function setUp(): Promise<{ pool: SharePool; fetcher: Fetcher; requests: BlockRequest[]; kept: string[]; root: string }> {
+  const root = path.join(temporaryDirectory('fetch'), 'vm')
+  const { generation } = makeVm(root, new Map([['disk', disk]]))
+  const pool = new SharePool(root, { threads: 2 })
+  const kept: string[] = []
+  const fetcher = new Fetcher(pool, {
+    confirm: (_, region, block) => kept.push(`confirm ${String(region)}/${String(block)}`),
+    place: (_, region, block) => kept.push(`place ${String(region)}/${String(block)}`)
+  })
+  const maps = new BaseMaps(async (place) => Buffer.from((await pool.run('object', { place, candidate: undefined })).bytes))
+  const entry = generation.manifest.entries[1]
+  const map = (entry?.type === 'file' ? entry.map : null) as ObjectPlace
+  const requests: BlockRequest[] = []
+  for (let block = 0; block < 20; block++) {
+    const place = await maps.place(map, block)
+    if (place !== undefined) requests.push({ inode, block, place, candidate: undefined })
+  }
+  return { pool, fetcher, requests, kept, root }
+}
+
+test('blocks come verified, neighbours together, and each is kept', async (t) => {
+  const { pool, fetcher, requests, kept } = await setUp()
+  const blocks = await Promise.all(fetcher.fetch(requests, 'demand', 'test'))
+  t.true(Buffer.concat(blocks).equals(disk))
+  t.is(kept.length, 20)
+  t.is(pool.counters.fetchedBlocks, 20)
+  t.true(pool.counters.fetchedBytes >= disk.length)
+  t.deepEqual(pool.waiting(), [])
+  await pool.close()
+})
+
+test('a block that is being fetched is not fetched again: everyone waits for the one fetch', async (t) => {
+  const { pool, fetcher, requests } = await setUp()
+  const first = fetcher.fetch(requests.slice(0, 4), 'readahead', 'test')
+  t.true(fetcher.isRunning(inode, 3))
+  t.true(pool.waiting().length > 0)
+  const second = fetcher.fetch(requests.slice(2, 6), 'demand', 'test')
+  await Promise.all([...first, ...second])
+  t.is(pool.counters.fetchedBlocks, 6)
+  t.false(fetcher.isRunning(inode, 3))
+  await pool.close()
+})
+
+test('a damaged block rejects for itself and its neighbours arrive; a missing chunk is damage, not absence', async (t) => {
+  const { pool, fetcher, requests, root } = await setUp()
+  const [, , third] = requests
+  if (third === undefined) throw new Error('no third block')
+  const chunk = path.join(root, chunkName(third.place.chunk))
+  const content = fs.readFileSync(chunk)
+  content.fill(0, third.place.offset + 100, third.place.offset + 200)
+  fs.writeFileSync(chunk, content)
+  const results = await Promise.allSettled(fetcher.fetch(requests.slice(0, 5), 'demand', 'test'))
+  t.deepEqual(results.map(({ status }) => status), ['fulfilled', 'fulfilled', 'rejected', 'fulfilled', 'fulfilled'])
+  t.true(results[2]?.status === 'rejected' && isDamage(results[2].reason))
+  fs.rmSync(chunk)
+  const [missing] = fetcher.fetch(requests.slice(7, 8), 'demand', 'test')
+  const error = await t.throwsAsync(missing, { instanceOf: IntegrityError })
+  t.regex(error.message, /is missing/)
+  fs.writeFileSync(chunk, content.subarray(0, 1000))
+  const [cut] = fetcher.fetch(requests.slice(8, 9), 'demand', 'test')
+  await t.throwsAsync(cut, { instanceOf: IntegrityError })
+  await pool.close()
+})
+
+test('a local copy counts when its digest is right, and is fetched again when it is not', async (t) => {
+  const { pool, fetcher, requests, kept, root } = await setUp()
+  const file = path.join(root, 'copy')
+  fs.writeFileSync(file, disk)
+  const withCandidate = (block: number, at: number): BlockRequest[] =>
+    requests.slice(block, block + 1).map((request) => ({ ...request, candidate: { path: file, offset: at * BLOCK_BYTES } }))
+  const [good] = fetcher.fetch(withCandidate(3, 3), 'demand', 'test')
+  t.true((await good)?.equals(disk.subarray(3 * BLOCK_BYTES, 4 * BLOCK_BYTES)))
+  t.is(pool.counters.fetchedBlocks, 0)
+  const [bad] = fetcher.fetch(withCandidate(4, 9), 'demand', 'test')
+  t.true((await bad)?.equals(disk.subarray(4 * BLOCK_BYTES, 5 * BLOCK_BYTES)))
+  t.is(pool.counters.fetchedBlocks, 1)
+  t.deepEqual(kept, ['confirm 0/3', 'place 0/4'])
+  await pool.close()
+})
+
+test('errors of the share arrive with their code and are counted', async (t) => {
+  const { pool, root } = await setUp()
+  t.is((await pool.run('openVm', {})).format, 'isrfs')
+  t.is((await pool.run('newest', {})).number, 1)
+  await t.throwsAsync(pool.run('generation', { number: 9 }), { message: /there is no generation 9/ })
+  fs.rmSync(path.join(root, 'vm.json'))
+  await t.throwsAsync(pool.run('openVm', {}), { message: /there is no VM/ })
+  const holder = { client: '0123456789abcdef', host: 'h', user: 'u', pid: 1, boot: 'b', mountpoint: '/m' }
+  const held = await pool.run('acquireLease', { holder })
+  t.true(await pool.run('leaseStillHeld', { held }))
+  t.true(await pool.run('beatLease', { held, beats: 1 }))
+  await pool.run('releaseLease', { held, generation: null })
+  t.false(await pool.run('leaseStillHeld', { held }))
+  const pin = await pool.run('createPin', { holder, generation: 1 })
+  await pool.run('beatPin', { pin, beats: 1 })
+  t.true(fs.existsSync(path.join(root, pin.name, 'beat.json')))
+  await pool.run('removePin', { pin })
+  t.false(fs.existsSync(path.join(root, pin.name)))
+  t.is(await pool.run('findSession', { sessionId: 'abcdef0123456789', above: 1 }), undefined)
+  t.is((await pool.run('findSession', { sessionId: 'abcdef0123456789', above: 0 }))?.number, 1)
+  await pool.close()
+})
