@@ -1,0 +1,54 @@
+/**
+ * Worker threads for commits, imports and exports: as many as there are cores, started by the first task and ended by
+ * `close`, so that a mount that suspends once a day does not carry them.
+ */
+import os from 'node:os'
+import { Piscina } from 'piscina'
+import { fromPlainError, type PlainError } from '../base/errors.js'
+import type { CommitTaskInput, CommitTaskName, CommitTaskOutput } from './commit-tasks.js'
+import type { BlockResult, EncodeOutput } from './encode.js'
+
+export class CommitPool {
+  /** how many tasks run at once; keep a few more than this in flight to keep the threads busy */
+  readonly threads: number
+  readonly #vmPath: string
+  #pool: Piscina | undefined
+
+  constructor(vmPath: string, options: { readonly threads?: number } = {}) {
+    this.#vmPath = vmPath
+    this.threads = options.threads ?? os.availableParallelism()
+  }
+
+  /** Runs one task in a thread. Rejects with the task's IsrfsError. */
+  async run<Name extends CommitTaskName>(name: Name, input: CommitTaskInput<Name>): Promise<CommitTaskOutput<Name>> {
+    this.#pool ??= new Piscina({
+      filename: new URL('./commit-worker.js', import.meta.url).href,
+      minThreads: 1,
+      maxThreads: this.threads,
+      workerData: { vmPath: this.#vmPath }
+    })
+    const answer = (await this.#pool.run({ name, input })) as { ok: CommitTaskOutput<Name> } | { error: PlainError } // what commit-worker.ts returns for this name
+    if ('error' in answer) throw fromPlainError(answer.error)
+    return name === 'encode' ? (withBuffers(answer.ok as EncodeOutput) as typeof answer.ok) : answer.ok // the output of 'encode' is an EncodeOutput
+  }
+
+  async close(): Promise<void> {
+    const pool = this.#pool
+    this.#pool = undefined
+    await pool?.destroy()
+  }
+}
+
+/** A thread hands Buffers over as Uint8Arrays; a BlockPlace has a Buffer. */
+function withBuffers(output: EncodeOutput): EncodeOutput {
+  return { results: output.results.map(withBuffer), sentBytes: output.sentBytes }
+}
+
+function withBuffer(result: BlockResult): BlockResult {
+  if (result.state !== 'placed') return result
+  const { digest } = result.place
+  return {
+    ...result,
+    place: { ...result.place, digest: Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength) }
+  }
+}

@@ -1,0 +1,107 @@
+/**
+ * What commit workers do, as plain functions over one VM's share: the heavy and the blocking part of commits, imports
+ * and exports. Inputs and outputs are plain data that can cross a thread (Buffers arrive as Uint8Arrays and are made
+ * Buffers again by what needs them, or by CommitPool on the way back).
+ */
+import fs from 'node:fs'
+import { sha256 } from '../base/digest.js'
+import { errnoOf, IntegrityError } from '../base/errors.js'
+import { decodeBlock, decodeObject } from '../format/block-codec.js'
+import { chunkName, writeObjects } from '../format/chunk.js'
+import {
+  findSession,
+  publishGeneration,
+  type PublishedGeneration,
+  readNewestGeneration
+} from '../format/generations.js'
+import type { Manifest } from '../format/manifest.js'
+import type { BlockPlace, ObjectPlace } from '../format/place.js'
+import { beatLease, type HeldLease, leaseStillHeld } from '../share/lease.js'
+import type { Share } from '../share/share.js'
+import { assembleUnit, type BlockSource, encodeUnit, type EncodeInput, type EncodeOutput } from './encode.js'
+import { type ExportUnit, writeExportUnit } from './export-blocks.js'
+
+type Lease = Pick<HeldLease, 'number' | 'token'>
+
+export const commitTasks = {
+  /** blocks -> one durable chunk */
+  encode: (share: Share, input: EncodeInput): EncodeOutput => encodeUnit(share, input),
+  /** blocks -> plain bytes */
+  assemble: (share: Share, input: { blocks: readonly BlockSource[] }): { readonly plain: SharedArrayBuffer } =>
+    assembleUnit(share, input.blocks),
+  /** map pages and roots -> durable chunks */
+  objects: (share: Share, input: { objects: readonly Uint8Array[] }): { places: ObjectPlace[]; sentBytes: number } =>
+    writeObjects(share, input.objects.map(asBuffer)),
+  /** verified plain bytes of a map page or root: from the local file if it is that, else from the share */
+  mapObject: (share: Share, input: { place: ObjectPlace; candidate: string | undefined }): Uint8Array =>
+    readMapObject(share, input.place, input.candidate),
+  publish: (share: Share, input: { manifest: Manifest }): PublishedGeneration =>
+    publishGeneration(share, input.manifest),
+  /** reads blocks back and checks their digests */
+  verify: (share: Share, input: { places: readonly BlockPlace[] }): void => {
+    verifyPlaces(share, input.places)
+  },
+  /** looks through a fresh open whether each chunk is there with the bytes that are expected in it */
+  checkChunks: (share: Share, input: { places: readonly BlockPlace[] }): void => {
+    checkChunks(share, input.places)
+  },
+  newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
+  findSession: (share: Share, input: { sessionId: string; above: number }): PublishedGeneration | undefined =>
+    findSession(share, input.sessionId, input.above),
+  leaseStillHeld: (share: Share, input: { held: Lease }): boolean => leaseStillHeld(share, input.held),
+  beatLease: (share: Share, input: { held: Lease; beats: number }): boolean =>
+    beatLease(share, input.held, input.beats),
+  /** verified blocks -> a plain file */
+  export: (share: Share, input: ExportUnit): { readonly readBytes: number } => writeExportUnit(share, input)
+}
+
+export type CommitTasks = typeof commitTasks
+export type CommitTaskName = keyof CommitTasks
+export type CommitTaskInput<Name extends CommitTaskName> =
+  Parameters<CommitTasks[Name]> extends [Share, infer Input] ? Input : Record<string, never>
+export type CommitTaskOutput<Name extends CommitTaskName> = ReturnType<CommitTasks[Name]>
+
+function readMapObject(share: Share, place: ObjectPlace, candidate: string | undefined): Uint8Array {
+  if (candidate !== undefined) {
+    try {
+      const bytes = fs.readFileSync(candidate)
+      if (bytes.length === place.plainBytes && sha256(bytes).toString('hex') === place.digest) return bytes
+    } catch {
+      // not cached
+    }
+  }
+  return decodeObject(readStored(share, place), place)
+}
+
+function verifyPlaces(share: Share, places: readonly BlockPlace[]): void {
+  for (const place of places) decodeBlock(readStored(share, place), { ...place, digest: asBuffer(place.digest) })
+}
+
+function checkChunks(share: Share, places: readonly BlockPlace[]): void {
+  const ends = new Map<string, number>()
+  for (const { chunk, offset, storedBytes } of places) {
+    ends.set(chunk, Math.max(ends.get(chunk) ?? 0, offset + storedBytes))
+  }
+  for (const [chunk, end] of ends) {
+    const size = share.size(chunkName(chunk))
+    if (size === undefined) throw new IntegrityError(`chunk ${chunk} is missing on the share`)
+    if (size < end) throw new IntegrityError(`chunk ${chunk} has ${size} bytes on the share, ${end} were written`)
+  }
+}
+
+/** A chunk that is not there is damage of the VM, not an absent file. */
+function readStored(share: Share, place: BlockPlace | ObjectPlace): Buffer {
+  try {
+    return share.readRange(chunkName(place.chunk), place.offset, place.storedBytes)
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error
+    throw new IntegrityError(`chunk ${place.chunk} is missing on the share`, {
+      hint: 'restore it from a backup of the share',
+      cause: error
+    })
+  }
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}

@@ -1,0 +1,150 @@
+/**
+ * One unit of a commit or an import: up to 128 blocks are put together from where their bytes lie, compared with
+ * their base, and what is new travels as one chunk. Runs in a worker thread; every call blocks.
+ *
+ * Invariants:
+ * 1. A place is returned only for bytes that are durable on the share.
+ * 2. Bytes of the base count only after their digest was checked, wherever they were read.
+ * 3. A zero block, a block equal to its base and a block that is on the share already send nothing.
+ */
+import assert from 'node:assert/strict'
+import { sha256 } from '../base/digest.js'
+import { BLOCK_BYTES, BLOCKS_PER_REGION } from '../base/units.js'
+import { encodeBlock, isZeroBlock } from '../format/block-codec.js'
+import { ChunkBuilder, chunkName } from '../format/chunk.js'
+import type { BlockPlace } from '../format/place.js'
+import type { Share } from '../share/share.js'
+import { assembleBlock, type BlockSource } from './encode-source.js'
+import { OpenFiles } from './encode-files.js'
+
+export type { BlockSource, FilePart } from './encode-source.js'
+
+/** most blocks of one unit: raw, they fill a chunk */
+export const UNIT_BLOCKS_MAX = BLOCKS_PER_REGION
+
+export interface EncodeInput {
+  readonly blocks: readonly BlockSource[]
+  /** digest of the block in the previous generation, by position; for sources that do not carry their base */
+  readonly baseDigests?: readonly (Uint8Array | undefined)[]
+  /** places from an earlier try, by digest in hexadecimal; one counts only while its chunk is there */
+  readonly known?: readonly (readonly [string, BlockPlace])[]
+}
+
+/**
+ * What became of a block. 'same' is for blocks that the previous generation's map shows already: nothing about them
+ * changes. 'zero' has no bytes anywhere.
+ */
+export type BlockResult =
+  { readonly state: 'zero' } | { readonly state: 'same' } | { readonly state: 'placed'; readonly place: BlockPlace }
+
+export interface EncodeOutput {
+  /** by position of the block in the input */
+  readonly results: readonly BlockResult[]
+  /** bytes that went to the share; chunks that were there already are not sent */
+  readonly sentBytes: number
+}
+
+/** Encodes a unit and makes its chunk durable. */
+export function encodeUnit(share: Share, input: EncodeInput): EncodeOutput {
+  assert(input.blocks.length <= UNIT_BLOCKS_MAX, 'a unit has more blocks than a chunk can hold')
+  const known = new Map(input.known)
+  const results: (BlockResult | undefined)[] = []
+  const builder = new ChunkBuilder()
+  const pieces = new Map<string, { piece: number; place: (chunk: string, offset: number) => BlockPlace }>()
+  const inChunk: { index: number; digest: string }[] = []
+  const files = new OpenFiles()
+  try {
+    for (const [index, source] of input.blocks.entries()) {
+      const plain = assembleBlock(share, source, files)
+      const early = withoutSending(share, plain, source, input.baseDigests?.[index], known)
+      results.push(early.result)
+      if (early.result !== undefined) continue
+      inChunk.push({ index, digest: early.digestHex })
+      if (pieces.has(early.digestHex)) continue // the same bytes twice in one unit
+      const encoded = encodeBlock(plain)
+      const digest = early.digest
+      const place = (chunk: string, offset: number): BlockPlace => ({
+        encoding: encoded.encoding,
+        chunk,
+        offset,
+        storedBytes: encoded.bytes.length,
+        digest
+      })
+      pieces.set(early.digestHex, { piece: builder.add(encoded), place })
+    }
+  } finally {
+    files.close()
+  }
+  const written = pieces.size === 0 ? undefined : builder.write(share)
+  for (const { index, digest } of inChunk) {
+    const entry = pieces.get(digest)
+    const offset = written?.offsets[entry?.piece ?? -1]
+    assert(written !== undefined && entry !== undefined && offset !== undefined, 'a block of the unit is in no chunk')
+    results[index] = { state: 'placed', place: entry.place(written.chunk, offset) }
+  }
+  return { results: results.map(present), sentBytes: written?.sentBytes ?? 0 }
+}
+
+/** The plain bytes of a unit's blocks, one after another. */
+export function assembleUnit(share: Share, blocks: readonly BlockSource[]): { readonly plain: SharedArrayBuffer } {
+  const plain = new SharedArrayBuffer(blocks.length * BLOCK_BYTES)
+  const files = new OpenFiles()
+  try {
+    for (const [index, source] of blocks.entries()) {
+      Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES).set(assembleBlock(share, source, files))
+    }
+  } finally {
+    files.close()
+  }
+  return { plain }
+}
+
+interface Early {
+  readonly result: BlockResult | undefined
+  readonly digest: Buffer
+  readonly digestHex: string
+}
+
+/** Invariant 3: a result for a block that needs no transfer, undefined for one that does. */
+function withoutSending(
+  share: Share,
+  plain: Buffer,
+  source: BlockSource,
+  baseDigest: Uint8Array | undefined,
+  known: ReadonlyMap<string, BlockPlace>
+): Early {
+  const base = source.kind === 'layers' ? source.base : undefined
+  if (isZeroBlock(plain)) {
+    const wasZero = source.kind === 'layers' && base === undefined
+    return { result: { state: wasZero ? 'same' : 'zero' }, digest: EMPTY, digestHex: '' }
+  }
+  const digest = sha256(plain)
+  const digestHex = digest.toString('hex')
+  const found = (result: BlockResult | undefined): Early => ({ result, digest, digestHex })
+  if (baseDigest !== undefined && digest.equals(baseDigest)) return found({ state: 'same' })
+  if (source.kind === 'layers' && base !== undefined && digest.equals(base.digest)) {
+    // Written again above a truncate, the block is not in what the new map takes over from the old one: it needs its
+    // place, though no transfer.
+    return found(source.baseBytesMax > 0 ? { state: 'same' } : { state: 'placed', place: { ...base, digest } })
+  }
+  const earlier = known.get(digestHex)
+  if (earlier !== undefined && stillThere(share, earlier)) {
+    return found({ state: 'placed', place: { ...earlier, digest } })
+  }
+  return found(undefined)
+}
+
+const EMPTY = Buffer.alloc(0)
+
+/** Whether an earlier try's chunk can be reused. It is re-dated, so that prune's grace period starts anew. */
+function stillThere(share: Share, place: BlockPlace): boolean {
+  const name = chunkName(place.chunk)
+  if ((share.size(name) ?? 0) < place.offset + place.storedBytes) return false
+  share.touch(name)
+  return true
+}
+
+function present(result: BlockResult | undefined): BlockResult {
+  assert(result !== undefined, 'a block of the unit has no result')
+  return result
+}
