@@ -16,7 +16,7 @@ import { RunningOperations } from './running-operations.js'
 const CAP_ATOMIC_O_TRUNC = 1 << 3
 const CAP_AUTO_INVAL_DATA = 1 << 12
 const CAP_WRITEBACK_CACHE = 1 << 16
-const CAP_HANDLE_KILLPRIV = 1 << 19
+const CAP_HANDLE_KILLPRIV = 1 << 20
 
 /** One mount owns the tree: nothing changes behind the kernel's back. */
 const CACHE_SECONDS = 86_400
@@ -29,7 +29,7 @@ export function createBindingTransport(tree: FileSystem, options: TransportOptio
 
 class BindingTransport implements Transport {
   readonly ended: Promise<void>
-  readonly #fuse: Fuse
+  readonly #fuse: FuseWithOptions
   readonly #running: RunningOperations
   readonly #mountpoint: string
   #resolveEnded: () => void = () => undefined
@@ -40,7 +40,8 @@ class BindingTransport implements Transport {
     this.#mountpoint = path.resolve(options.mountpoint)
     this.#running = new RunningOperations(options.onError)
     const operations = createOperations(tree, this.#running, () => this.#fuse.context() ?? { uid: 0, gid: 0 })
-    this.#fuse = new Fuse(
+    const isRoot = process.getuid?.() === 0
+    this.#fuse = new FuseWithOptions(
       this.#mountpoint,
       {
         ...operations,
@@ -56,7 +57,7 @@ class BindingTransport implements Transport {
         timeout: false,
         nullPathOk: true,
         defaultPermissions: true,
-        allowOther: options.allowOther,
+        allowOther: options.allowOther && !isRoot,
         kernelCache: true,
         attrTimeout: CACHE_SECONDS,
         entryTimeout: CACHE_SECONDS,
@@ -69,6 +70,9 @@ class BindingTransport implements Transport {
         }
       }
     )
+    if (options.readOnly) this.#fuse.extraOptions.push('ro')
+    // The binding asks for user_allow_other in /etc/fuse.conf even of root, who does not need it.
+    if (options.allowOther && isRoot) this.#fuse.extraOptions.push('allow_other')
   }
 
   async mount(): Promise<void> {
@@ -105,6 +109,22 @@ class BindingTransport implements Transport {
   #stopTimer(): void {
     clearInterval(this.#keepAlive)
     this.#keepAlive = undefined
+  }
+}
+
+/** What the binding makes its `-o` string from; not public, so the version is pinned and a test looks at the mount. */
+interface WithOptionString {
+  _fuseOptions(): string
+}
+
+/** The binding refuses mount options that it does not know, such as `ro`. */
+class FuseWithOptions extends Fuse {
+  readonly extraOptions: string[] = []
+
+  _fuseOptions(): string {
+    // its type declarations leave out what is not public
+    const prototype = Fuse.prototype as unknown as WithOptionString
+    return [prototype._fuseOptions.call(this), ...this.extraOptions].join(',')
   }
 }
 

@@ -1,0 +1,33 @@
+/**
+ * The serving process of the mount tests: a tree in memory behind the binding. Reports on standard output, line by
+ * line, and ends when the kernel has ended the mount. Arguments: mountpoint and any of writeback, read-only, async, others.
+ */
+import { createBindingTransport } from '../../src/fuse/binding.js'
+import { Tree } from '../../src/tree/tree.js'
+import { MemoryImage, MemorySession } from '../tree/stand-in.js'
+
+const [mountpoint = '', ...words] = process.argv.slice(2)
+const session = new MemorySession()
+const image = new MemoryImage(session)
+image.asynchronous = words.includes('async')
+const readOnly = words.includes('read-only')
+const writeback = words.includes('writeback')
+
+const tree = new Tree(session, image, { readOnly, writeback })
+const transport = createBindingTransport(tree, {
+  mountpoint,
+  readOnly,
+  allowOther: words.includes('others'),
+  writeback,
+  vmName: 'in-memory',
+  onError: (error, operation) => console.log(`error ${operation} ${String(error)}`)
+})
+await transport.mount()
+console.log('mounted')
+await transport.ended
+console.log('ended')
+await transport.drained()
+console.log('drained')
+await transport.close()
+const names = [...session.namespace.inodes.values()].map(({ name }) => name).filter((name) => name !== '')
+console.log(`closed handles=${tree.openHandles} inodes=${session.namespace.inodes.size} names=${JSON.stringify(names)}`)
