@@ -22,6 +22,7 @@ const CAP_HANDLE_KILLPRIV = 1 << 20
 const CACHE_SECONDS = 86_400
 /** The event loop must live as long as the mount, and the binding does not see to it. */
 const TIMER_MS_MAX = 2 ** 31 - 1
+const MOUNT_MS_MAX = 30_000
 
 export function createBindingTransport(tree: FileSystem, options: TransportOptions): Transport {
   return new BindingTransport(tree, options)
@@ -54,7 +55,8 @@ class BindingTransport implements Transport {
       },
       {
         maxConcurrency: 64,
-        timeout: false,
+        // no operation has a limit (a fetch takes as long as the share does), mounting has one
+        timeout: { default: false, init: MOUNT_MS_MAX },
         nullPathOk: true,
         defaultPermissions: true,
         allowOther: options.allowOther && !isRoot,
@@ -65,7 +67,7 @@ class BindingTransport implements Transport {
         subtype: 'isrfs',
         onError: (error, operation) => {
           // Somebody unmounted: the binding sees its loop end, cleans up and calls destroy.
-          if (operation === 'lifecycle') return
+          if (operation === 'lifecycle' && !failedNatively(error)) return
           options.onError(error, operation)
         }
       }
@@ -136,6 +138,16 @@ function wanted(offered: number, capable: number, writeback: boolean): number {
   const want = offered & ~(CAP_ATOMIC_O_TRUNC | CAP_AUTO_INVAL_DATA | CAP_HANDLE_KILLPRIV)
   const withCache = writeback ? want | CAP_WRITEBACK_CACHE : want & ~CAP_WRITEBACK_CACHE
   return (withCache & capable) >>> 0
+}
+
+/** The request loop ended with an error, not because the mount is gone. */
+function failedNatively(error: unknown): boolean {
+  return (
+    error instanceof Error &&
+    'nativeResult' in error &&
+    typeof error.nativeResult === 'number' &&
+    error.nativeResult < 0
+  )
 }
 
 /** Mount options are separated by commas; the binding refuses what would break them. */

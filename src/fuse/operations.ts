@@ -87,6 +87,7 @@ export function createOperations(tree: FileSystem, running: RunningOperations, c
     const from = paths.placeOf(source)
     const to = paths.placeOf(target)
     if (isHiddenName(to.name)) {
+      if (flags !== 0) throw new PosixError('EPERM', 'the name is reserved')
       const attributes = tree.lookup(from.parent, from.name)
       if (attributes.type === 'directory') throw new PosixError('EPERM', 'the name is reserved')
       tree.unlink(from.parent, from.name)
@@ -100,8 +101,8 @@ export function createOperations(tree: FileSystem, running: RunningOperations, c
     const place = paths.placeOf(path)
     const hidden = paths.hiddenAt(place)
     if (hidden !== undefined) paths.reveal(hidden)
-    // its unlink has happened long ago, and its map entry may have gone with the last release
-    else if (!isHiddenName(place.name)) tree.unlink(place.parent, place.name)
+    else if (isHiddenName(place.name)) ignoringAbsence(() => tree.unlink(place.parent, place.name))
+    else tree.unlink(place.parent, place.name)
   }
 
   const placeForNew = (path: string) => {
@@ -253,16 +254,17 @@ export function createOperations(tree: FileSystem, running: RunningOperations, c
       running.run(
         'readdir',
         {
-          done: (entries) =>
-            callback(
-              0,
-              entries.map(({ name }) => name),
-              entries.map(({ inode }) => statsOf(tree.getattr(inode))),
-              entries.map(({ nextOffset }) => nextOffset)
-            ),
+          done: ({ names, stats, nextOffsets }) => callback(0, names, stats, nextOffsets),
           failed: (errno) => callback(-errno)
         },
-        () => tree.readdir(Number(handle), fromWide(offset))
+        () => {
+          const entries = tree.readdir(Number(handle), fromWide(offset))
+          return {
+            names: entries.map(({ name }) => name),
+            stats: entries.map(({ inode }) => statsOf(tree.getattr(inode))),
+            nextOffsets: entries.map(({ nextOffset }) => nextOffset)
+          }
+        }
       ),
     releasedir: (_path: OptionalPath, handle: WideNumber, callback: DoneCallback) =>
       nothing('releasedir', callback, () => released(handle)),
@@ -285,5 +287,14 @@ export function createOperations(tree: FileSystem, running: RunningOperations, c
           namemax: space.nameBytesMax
         }
       })
+  }
+}
+
+/** A hidden file's unlink has happened long ago; but an import may have brought a real file with such a name. */
+function ignoringAbsence(unlink: () => void): void {
+  try {
+    unlink()
+  } catch (error) {
+    if (!(error instanceof PosixError && error.errno === 'ENOENT')) throw error
   }
 }

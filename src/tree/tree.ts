@@ -216,7 +216,9 @@ export class Tree {
   read(handle: number, into: Buffer, offset: number): number | Promise<number> {
     const inode = this.#openFile(handle)
     if (offset >= inode.sizeBytes || into.length === 0) return 0
-    return this.#image.read(inode, into, offset)
+    const count = this.#image.read(inode, into, offset)
+    if (typeof count === 'number') return wholeRead(inode, count, into.length, offset)
+    return count.then((bytes) => wholeRead(inode, bytes, into.length, offset))
   }
 
   write(handle: number, bytes: Buffer, offset: number): number | Promise<number> {
@@ -428,4 +430,10 @@ export class Tree {
   #requireWritable(): void {
     if (this.#options.readOnly) throw new PosixError('EROFS')
   }
+}
+
+/** The kernel fills what is missing with zeros and serves them as data: short is right at the end of the file only. */
+function wholeRead(inode: Inode, count: number, wanted: number, offset: number): number {
+  if (count < wanted && offset + count < inode.sizeBytes) throw new PosixError('EIO', 'a read was short before the end')
+  return count
 }

@@ -1,5 +1,6 @@
 /** The conformance suite against the binding, over the tree in memory, in each way of serving it. */
 import test, { type TestFn } from 'ava'
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { defineConformance } from './conformance.js'
@@ -47,6 +48,39 @@ define.serial(
     }
   }
 )
+
+define.serial(
+  'a lazily detached mount ends only when its last file is closed, and keeps what is written until then',
+  async (t) => {
+    const mount = await mountMemory('writeback')
+    try {
+      const descriptor = fs.openSync(path.join(mount.directory, 'f'), 'w+')
+      t.is(spawnSync('fusermount3', ['-uz', mount.directory]).status, 0)
+      t.deepEqual(fs.readdirSync(mount.directory), [])
+      fs.writeSync(descriptor, 'late')
+      fs.fsyncSync(descriptor)
+      t.deepEqual(mount.lines, ['mounted'])
+      fs.closeSync(descriptor)
+      t.is(await mount.exited, 0)
+      t.deepEqual(mount.lines, ['mounted', 'ended', 'drained', 'closed handles=0 inodes=2 names=["f"]'])
+    } finally {
+      await mount.remove()
+    }
+  }
+)
+
+define.serial('giving up with close() takes the mount away while files are open', async (t) => {
+  const mount = await mountMemory('writeback', 'close-on-term')
+  try {
+    const descriptor = fs.openSync(path.join(mount.directory, 'f'), 'w+')
+    mount.terminate()
+    t.is(await mount.exited, 0)
+    t.throws(() => fs.readSync(descriptor, Buffer.alloc(1)))
+    fs.closeSync(descriptor)
+  } finally {
+    await mount.remove()
+  }
+})
 
 define.serial('a read-only mount refuses every change with EROFS', async (t) => {
   const mount = await mountMemory('read-only')

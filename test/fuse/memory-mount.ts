@@ -11,6 +11,9 @@ export interface MemoryMount {
   readonly lines: string[]
   /** Unmounts as the daemon does and waits for the serving process; answers its exit code. */
   unmount(): Promise<number>
+  /** exit code of the serving process, when it has ended */
+  readonly exited: Promise<number>
+  terminate(): void
   /** For teardown: whatever state the mount is in, it goes. */
   remove(): Promise<void>
 }
@@ -20,7 +23,7 @@ export async function mountMemory(...words: string[]): Promise<MemoryMount> {
   const server = spawn(process.execPath, [path.join(import.meta.dirname, 'serve.js'), directory, ...words], {
     stdio: ['ignore', 'pipe', 'inherit']
   })
-  const exited = once(server, 'exit')
+  const exited = once(server, 'exit').then(() => server.exitCode ?? -1)
   const lines: string[] = []
   const output = createInterface(server.stdout)
   await new Promise<void>((resolve, reject) => {
@@ -48,8 +51,7 @@ export async function mountMemory(...words: string[]): Promise<MemoryMount> {
       const { status, stderr } = spawnSync(command, words, { encoding: 'utf8' })
       if (status !== 0) throw new Error(`${command} failed: ${stderr}`)
     }
-    await exited
-    return server.exitCode ?? -1
+    return exited
   }
-  return { directory, lines, unmount, remove }
+  return { directory, lines, unmount, exited, terminate: () => void server.kill('SIGTERM'), remove }
 }

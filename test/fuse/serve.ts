@@ -24,6 +24,7 @@ const transport = createBindingTransport(tree, {
 })
 await transport.mount()
 console.log('mounted')
+if (words.includes('close-on-term')) process.once('SIGTERM', () => void transport.close())
 await transport.ended
 console.log('ended')
 await transport.drained()

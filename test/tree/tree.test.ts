@@ -253,3 +253,16 @@ test('a listing goes on from an offset while entries come and go', (t) => {
   t.false(names.includes('late'))
   t.true(tree.readdir(handle, 0).some(({ name }) => name === 'late'))
 })
+
+test('a short read before the end of the file is EIO, never zeros', async (t) => {
+  const { tree, image } = setUp()
+  const { inode } = tree.create(ROOT_INODE, 'a', ME)
+  const handle = open(tree, inode, O_RDWR)
+  void tree.write(handle, Buffer.alloc(100, 'x'), 0)
+  const read = image.read.bind(image)
+  image.read = (file, into, offset) => read(file, into.subarray(0, 10), offset)
+  t.is(t.throws(() => tree.read(handle, Buffer.alloc(20), 0), failure).errno, 'EIO')
+  t.is(tree.read(handle, Buffer.alloc(20), 90), 10)
+  image.asynchronous = true
+  t.is((await t.throwsAsync(async () => tree.read(handle, Buffer.alloc(20), 0), failure)).errno, 'EIO')
+})
