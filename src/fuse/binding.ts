@@ -30,6 +30,7 @@ export function createBindingTransport(tree: FileSystem, options: TransportOptio
 
 class BindingTransport implements Transport {
   readonly ended: Promise<void>
+  readonly #tree: FileSystem
   readonly #fuse: FuseWithOptions
   readonly #running: RunningOperations
   readonly #mountpoint: string
@@ -38,6 +39,7 @@ class BindingTransport implements Transport {
 
   constructor(tree: FileSystem, options: TransportOptions) {
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve))
+    this.#tree = tree
     this.#mountpoint = path.resolve(options.mountpoint)
     this.#running = new RunningOperations(options.onError)
     const operations = createOperations(tree, this.#running, () => this.#fuse.context() ?? { uid: 0, gid: 0 })
@@ -106,6 +108,8 @@ class BindingTransport implements Transport {
       this.#stopTimer()
       this.#resolveEnded()
     }
+    // The last RELEASEs may never come (seen after a lazy detach). A giving up leaves operations that still run their handles.
+    if (this.#running.isIdle) this.#tree.releaseAll()
   }
 
   #stopTimer(): void {

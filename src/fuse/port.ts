@@ -27,6 +27,7 @@ export type FileSystem = Pick<
   | 'fallocate'
   | 'seek'
   | 'release'
+  | 'releaseAll'
   | 'opendir'
   | 'readdir'
   | 'releasedir'
@@ -55,6 +56,8 @@ export interface Transport {
   readonly ended: Promise<void>
   /** Resolves when no operation is running. After `ended` it stays so. */
   drained(): Promise<void>
-  /** Takes down what is left of the mount; call it after the kernel has ended it, or to give up. */
+  /**
+   * Takes down what is left of the mount, open handles included; call it after the kernel has ended it, or to give up.
+   */
   close(): Promise<void>
 }

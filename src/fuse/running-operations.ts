@@ -40,6 +40,10 @@ export class RunningOperations {
     }
   }
 
+  get isIdle(): boolean {
+    return this.#running === 0
+  }
+
   /** Resolves when no operation is running. */
   drained(): Promise<void> {
     if (this.#running === 0) return Promise.resolve()

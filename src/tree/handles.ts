@@ -55,6 +55,10 @@ export class Handles {
     return handle
   }
 
+  numbers(): number[] {
+    return [...this.#handles.keys()]
+  }
+
   isOpen(inode: InodeId): boolean {
     return this.#uses.has(inode)
   }

@@ -281,6 +281,11 @@ export class Tree {
     this.#forgetOrphans()
   }
 
+  /** The mount has ended: the kernel does not send every RELEASE that it owes. */
+  releaseAll(): void {
+    for (const handle of this.#handles.numbers()) this.release(handle)
+  }
+
   // Directories
 
   opendir(id: InodeId): number {

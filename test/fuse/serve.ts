@@ -30,5 +30,6 @@ console.log('ended')
 await transport.drained()
 console.log('drained')
 await transport.close()
-const names = [...session.namespace.inodes.values()].map(({ name }) => name).filter((name) => name !== '')
-console.log(`closed handles=${tree.openHandles} inodes=${session.namespace.inodes.size} names=${JSON.stringify(names)}`)
+const inodes = [...session.namespace.inodes()]
+const names = inodes.map(({ name }) => name).filter((name) => name !== '')
+console.log(`closed handles=${tree.openHandles} inodes=${inodes.length} names=${JSON.stringify(names)}`)

@@ -1,92 +1,34 @@
 /**
- * A session and file images in memory, for tests of the tree and the transports: records are applied as the contract
- * of namespace-types.ts says, bytes lie in sparse 4 KiB pages.
+ * A session and file images in memory, for tests of the tree and the transports: the namespace is the real one, nothing
+ * is journalled, and bytes lie in sparse 4 KiB pages.
  */
 import { PosixError } from '../../src/base/errors.js'
-import { FILE_BYTES_MAX, PAGE_BYTES, ROOT_INODE, toInodeId, type InodeId } from '../../src/base/units.js'
+import { FILE_BYTES_MAX, PAGE_BYTES, ROOT_INODE, type InodeId } from '../../src/base/units.js'
 import type { FileImage } from '../../src/image/port.js'
+import { Namespace, type BaseInode } from '../../src/session/namespace.js'
 import type { ChangeRecord, Inode } from '../../src/session/namespace-types.js'
-import type { TreeNamespace, TreeSession } from '../../src/tree/port.js'
+import type { TreeSession } from '../../src/tree/port.js'
 
-export class MemoryNamespace implements TreeNamespace {
-  nextInode = 2
-  readonly inodes = new Map<InodeId, Inode>()
-
-  constructor() {
-    this.apply({
-      kind: 'inode',
-      inode: ROOT_INODE,
-      type: 'directory',
-      mode: 0o755,
-      uid: 0,
-      gid: 0,
-      atimeNs: 0n,
-      mtimeNs: 0n,
-      ctimeNs: 0n,
-      rdev: 0,
-      target: ''
-    })
-    this.inodes.get(ROOT_INODE)!.parent = ROOT_INODE
-  }
-
-  get(id: InodeId): Inode | undefined {
-    return this.inodes.get(id)
-  }
-
-  child(parent: Inode, name: string): Inode | undefined {
-    const id = parent.children?.get(name)
-    return id === undefined ? undefined : this.inodes.get(id)
-  }
-
-  allocateInode(): InodeId {
-    return toInodeId(this.nextInode++)
-  }
-
-  apply(record: ChangeRecord): void {
-    switch (record.kind) {
-      case 'inode': {
-        const { kind: _kind, inode: id, type, rdev, target, ...attributes } = record
-        const inode = this.inodes.get(id)
-        if (inode !== undefined) return void Object.assign(inode, attributes)
-        const parent = toInodeId(0)
-        const children = type === 'directory' ? new Map<string, InodeId>() : undefined
-        const rest = { sizeBytes: 0, base: undefined, baseLimitBytes: 0, regions: new Map() }
-        const links = { parent, name: '', children, subdirectories: 0 }
-        return void this.inodes.set(id, { id, type, rdev, target, ...attributes, ...links, ...rest })
-      }
-      case 'link': {
-        const parent = this.inodes.get(record.parent)!
-        const inode = this.inodes.get(record.inode)!
-        if (inode.parent !== 0 || parent.children!.has(record.name)) throw new Error('link of something linked')
-        parent.children!.set(record.name, record.inode)
-        if (inode.type === 'directory') parent.subdirectories++
-        inode.parent = parent.id
-        inode.name = record.name
-        return
-      }
-      case 'unlink': {
-        const parent = this.inodes.get(record.parent)!
-        const inode = this.child(parent, record.name)!
-        parent.children!.delete(record.name)
-        if (inode.type === 'directory') parent.subdirectories--
-        inode.parent = toInodeId(0)
-        inode.name = ''
-        return
-      }
-      case 'forget':
-        if (this.inodes.get(record.inode)?.parent !== 0) throw new Error('forget of something linked')
-        return void this.inodes.delete(record.inode)
-      case 'size':
-        this.inodes.get(record.inode)!.sizeBytes = record.sizeBytes
-        return
-      default:
-        throw new Error(`not for the tree: ${record.kind}`)
-    }
-  }
+/** What a VM without files looks like. */
+const ROOT: BaseInode = {
+  id: ROOT_INODE,
+  type: 'directory',
+  mode: 0o755,
+  uid: 0,
+  gid: 0,
+  atimeNs: 0n,
+  mtimeNs: 0n,
+  ctimeNs: 0n,
+  rdev: 0,
+  target: '',
+  parent: ROOT_INODE,
+  name: '',
+  sizeBytes: 0,
+  base: undefined
 }
 
 export class MemorySession implements TreeSession {
-  readonly namespace = new MemoryNamespace()
+  readonly namespace = new Namespace({ nextInode: 2, inodes: [ROOT] })
   /** every unit that was recorded */
   readonly units: ChangeRecord[][] = []
   /** when set, the next units fail with it */

@@ -43,7 +43,7 @@ test('every operation on names is one unit of the journal', (t) => {
     step()
     t.is(session.units.length, index + 1)
   }
-  t.is(session.namespace.inodes.size, 1)
+  t.is([...session.namespace.inodes()].length, 1)
 })
 
 test('a journal that takes nothing leaves names, sizes and handles as they were', (t) => {
@@ -265,4 +265,19 @@ test('a short read before the end of the file is EIO, never zeros', async (t) =>
   t.is(tree.read(handle, Buffer.alloc(20), 90), 10)
   image.asynchronous = true
   t.is((await t.throwsAsync(async () => tree.read(handle, Buffer.alloc(20), 0), failure)).errno, 'EIO')
+})
+
+test('what is still open when the mount has ended is released, orphans are forgotten', (t) => {
+  const { session, tree } = setUp({ writeback: false })
+  const { inode } = tree.create(ROOT_INODE, 'a', ME)
+  const { inode: orphan } = tree.create(ROOT_INODE, 'b', ME)
+  void tree.write(open(tree, inode, O_RDWR), Buffer.from('x'), 0)
+  open(tree, orphan, O_RDWR)
+  tree.opendir(ROOT_INODE)
+  tree.unlink(ROOT_INODE, 'b')
+  const { mtimeNs } = tree.getattr(inode)
+  tree.releaseAll()
+  t.is(tree.openHandles, 0)
+  t.is(session.namespace.get(inode)?.mtimeNs, mtimeNs)
+  t.is(session.namespace.get(orphan), undefined)
 })
