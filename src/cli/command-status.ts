@@ -1,0 +1,96 @@
+/** isrfs status: asks one daemon, or all of this user's. */
+import { FailedError } from '../base/errors.js'
+import { askAllStatus, askStatus } from '../daemon/control-client.js'
+import type { Status } from '../daemon/messages.js'
+import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
+import { findSockets } from '../daemon/socket-path.js'
+import { bytes, moment, percent } from './figures.js'
+import { isDead, locateMountpoint } from './mountpoint.js'
+import { notice, result } from './output.js'
+import { facts, table } from './table.js'
+
+export async function statusCommand(given: string | undefined, options: { readonly json?: boolean }): Promise<void> {
+  if (given === undefined) {
+    const mounts = await askAllStatus()
+    if (options.json === true) result(JSON.stringify({ mounts }))
+    else if (mounts.length === 0) notice('nothing is mounted')
+    else result(overview(mounts))
+    return
+  }
+  const status = await statusAt(locateMountpoint(given))
+  result(options.json === true ? JSON.stringify(status) : details(status))
+}
+
+async function statusAt(mountpoint: string): Promise<Status> {
+  for (const socketPath of findSockets(mountpoint)) {
+    const status = await askStatus(socketPath)
+    if (status !== undefined) return status
+  }
+  const mounted = mountAt(mountpoint)
+  if (mounted?.fileSystemType !== MOUNT_TYPE) {
+    throw new FailedError(`${mountpoint} is not an isrfs mount`, { hint: 'isrfs status lists the mounts' })
+  }
+  if (isDead(mountpoint)) {
+    throw new FailedError(`the daemon of ${mountpoint} is dead`, {
+      hint: `what was changed is safe on this client: mount ${mounted.source} again (that clears the dead mount), or isrfs recover ${mounted.source}`
+    })
+  }
+  throw new FailedError(`${mountpoint} is an isrfs mount, but its daemon cannot be reached`, {
+    hint: 'does it belong to another user?'
+  })
+}
+
+function overview(mounts: readonly Status[]): string {
+  const rows = mounts.map((status) => [
+    status.vm,
+    status.mountpoint,
+    status.state,
+    String(status.generation),
+    bytes(status.dirtyBytes),
+    percent(status.presentBytes, status.totalBytes),
+    String(status.pid)
+  ])
+  return table(
+    [
+      { title: 'VM' },
+      { title: 'MOUNTPOINT' },
+      { title: 'STATE' },
+      { title: 'GENERATION', align: 'right' },
+      { title: 'DIRTY', align: 'right' },
+      { title: 'PRESENT', align: 'right' },
+      { title: 'PID', align: 'right' }
+    ],
+    rows
+  )
+}
+
+function details(status: Status): string {
+  const kind = status.readOnly ? ' (read-only)' : status.discard ? ' (changes are discarded)' : ''
+  const share = status.shareAnswers ? 'answers' : 'does not answer'
+  return facts([
+    ['VM', status.vm],
+    ['mountpoint', `${status.mountpoint}${kind}`],
+    [
+      'state',
+      status.phase === ''
+        ? status.state
+        : `${status.state}, ${status.phase}: ${bytes(status.doneBytes)} of ${bytes(status.toDoBytes)}`
+    ],
+    ['generation', String(status.generation)],
+    ['since', moment(status.since)],
+    [
+      'present',
+      `${bytes(status.presentBytes)} of ${bytes(status.totalBytes)} (${percent(status.presentBytes, status.totalBytes)})`
+    ],
+    ['dirty', bytes(status.dirtyBytes)],
+    ['fetched', `${bytes(status.fetchedBytes)} (${String(status.fetchedBlocks)} blocks)`],
+    ['uploaded', bytes(status.uploadedBytes)],
+    ['cache', bytes(status.cacheBytes)],
+    ['lease', status.leaseNumber === null ? status.lease : `${status.lease} (number ${String(status.leaseNumber)})`],
+    ['share', `${share}, ${String(status.shareErrors)} errors, ${String(status.damagedBlocks)} damaged blocks`],
+    ['waiting', status.waiting.length === 0 ? 'nothing' : status.waiting.join(', ')],
+    ['client', status.client],
+    ['process', `${String(status.pid)}, ${bytes(status.residentBytes)} in memory`],
+    ['log', status.log]
+  ])
+}

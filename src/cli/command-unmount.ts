@@ -1,0 +1,61 @@
+/** isrfs unmount: asks the daemon, shows how far it is, names who keeps the mount busy. */
+import { BusyError, FailedError, NotPublishedError } from '../base/errors.js'
+import { askUnmount, connectTo } from '../daemon/control-client.js'
+import type { Outcome } from '../daemon/messages.js'
+import { clearDeadMount } from '../daemon/kernel-unmount.js'
+import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
+import { describeHolders, findHolders } from './holders.js'
+import { isDead, locateMountpoint } from './mountpoint.js'
+import { outcomeText } from './outcome.js'
+import { notice, result } from './output.js'
+import { progressView } from './progress.js'
+
+export async function unmountCommand(given: string, options: { readonly verify?: boolean }): Promise<void> {
+  const mountpoint = locateMountpoint(given)
+  const vm = mountAt(mountpoint)?.source ?? 'the VM'
+  const socket = await connectTo(mountpoint)
+  if (socket === undefined) throw await whyNoDaemon(mountpoint)
+  const view = progressView()
+  let outcome: Outcome
+  try {
+    outcome = await askUnmount(socket, options.verify === true, {
+      notice: (text) => view.say(text),
+      progress: (progress) => view.show(progress)
+    })
+  } catch (error) {
+    view.end()
+    throw error instanceof BusyError ? await withHolders(error, mountpoint) : error
+  }
+  view.end()
+  result(outcomeText(vm, outcome))
+}
+
+/** No daemon answers for this path: nothing is mounted, something else is, or its daemon died. */
+export async function whyNoDaemon(mountpoint: string): Promise<Error> {
+  const mounted = mountAt(mountpoint)
+  if (mounted?.fileSystemType !== MOUNT_TYPE) {
+    return new FailedError(`${mountpoint} is not an isrfs mount`, { hint: 'isrfs status lists the mounts' })
+  }
+  if (!isDead(mountpoint)) {
+    return new FailedError(`${mountpoint} is an isrfs mount, but its daemon cannot be reached`, {
+      hint: 'it belongs to another user, or its control socket was removed; SIGTERM to the daemon ends it in an orderly way'
+    })
+  }
+  await clearDeadMount(mountpoint)
+  notice(`the daemon of ${mountpoint} is dead; the dead mount was cleared`)
+  return new NotPublishedError(`the mount of ${mounted.source} ended without publishing`, {
+    hint: `what was changed is safe on this client: isrfs recover ${mounted.source} (or mount it again)`
+  })
+}
+
+async function withHolders(error: BusyError, mountpoint: string): Promise<BusyError> {
+  const holders = await findHolders(mountpoint)
+  if (holders.length === 0) {
+    const hint =
+      error.hint ?? 'no process of yours has it open: run it as root to see those of others, or look into containers'
+    return new BusyError(error.message, { hint })
+  }
+  return new BusyError(`${error.message}:\n${describeHolders(holders)}`, {
+    hint: 'end them (or suspend the VM), then try again'
+  })
+}

@@ -1,0 +1,71 @@
+/** Starts the daemon detached and waits until its mount answers, or until it says why not. */
+import { spawn } from 'node:child_process'
+import fs from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { FailedError } from '../base/errors.js'
+import { type StartMessage, startMessageSchema } from '../daemon/messages.js'
+import { fromMessageError } from '../daemon/plain-error.js'
+import { encodeMountRequest, type MountRequest } from '../daemon/request.js'
+import type { Ready } from '../daemon/run.js'
+
+const WAITING_NOTICE_MS = 10_000
+
+export interface Started extends Ready {
+  readonly pid: number
+}
+
+export async function startDaemon(request: MountRequest, notice: (text: string) => void): Promise<Started> {
+  const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
+  const log = fs.openSync(request.logFile, 'a', 0o600)
+  const daemon = spawn(process.execPath, ['--enable-source-maps', program, encodeMountRequest(request)], {
+    cwd: '/',
+    detached: true,
+    stdio: ['ignore', log, log, 'ipc']
+  })
+  fs.closeSync(log)
+  const waiting = setInterval(
+    () => notice(`still waiting for ${request.vmPath} (log: ${request.logFile})`),
+    WAITING_NOTICE_MS
+  )
+  try {
+    const ready = await new Promise<Ready>((resolve, reject) => {
+      daemon.once('error', (error) =>
+        reject(new FailedError(`cannot start the daemon: ${error.message}`, { cause: error }))
+      )
+      daemon.once('exit', (code, signal) => {
+        const how = signal === null ? `with exit code ${String(code)}` : `by ${signal}`
+        reject(
+          new FailedError(`the daemon ended ${how} before the mount was ready`, { hint: `its log: ${request.logFile}` })
+        )
+      })
+      daemon.on('message', (value) => {
+        const message = startMessageSchema.safeParse(value)
+        if (message.success) handle(message.data, notice, resolve, reject)
+      })
+    })
+    return { ...ready, pid: daemon.pid ?? 0 }
+  } finally {
+    clearInterval(waiting)
+    daemon.removeAllListeners()
+    if (daemon.connected) daemon.disconnect()
+    daemon.unref()
+  }
+}
+
+function handle(
+  message: StartMessage,
+  notice: (text: string) => void,
+  resolve: (ready: Ready) => void,
+  reject: (error: Error) => void
+): void {
+  switch (message.kind) {
+    case 'notice':
+      notice(message.text)
+      break
+    case 'ready':
+      resolve(message)
+      break
+    case 'failed':
+      reject(fromMessageError(message.error))
+  }
+}

@@ -1,0 +1,18 @@
+/** How a mount ended, in one sentence. */
+import type { Outcome } from '../daemon/messages.js'
+import { bytes } from './figures.js'
+
+export function outcomeText(vm: string, outcome: Outcome): string {
+  switch (outcome.kind) {
+    case 'published': {
+      const verified = outcome.verified ? ', read back and verified' : ''
+      return `generation ${String(outcome.generation)} of ${vm} is durable on the share: ${bytes(outcome.changedBytes)} changed, ${bytes(outcome.sentBytes)} sent${verified}`
+    }
+    case 'unchanged':
+      return `nothing was changed; generation ${String(outcome.generation)} of ${vm} is still the newest`
+    case 'nothing-to-publish':
+      return outcome.why === 'read-only'
+        ? `${vm} was mounted read-only; nothing to publish`
+        : `changes to ${vm} were discarded`
+  }
+}

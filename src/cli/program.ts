@@ -1,0 +1,124 @@
+/**
+ * The command line as commander sees it: words, options and help. What they do is in the command-*.ts
+ * files, loaded when they are needed: `isrfs status` has no use for the FUSE binding. */
+import { Command, Option } from 'commander'
+import type { MountOptions } from './command-mount.js'
+import type { GlobalOptions } from './options.js'
+
+const EXIT_CODE_HELP = `
+Exit codes: 0 done; 1 failed; 2 usage; 3 lease held by another; 4 integrity failure; 5 not published, changes are
+safe on this client; 6 mountpoint busy.`
+
+export function buildProgram(version: string): Command {
+  const program = new Command('isrfs')
+    .description('Resume a virtual machine from a share through a mount, and suspend it by unmounting.')
+    .version(version)
+    .option('--client-dir <dir>', 'directory of this client (also ISRFS_CLIENT_DIR): identity, sessions, cache, logs')
+    .option('--cache-dir <dir>', 'directory of the disposable part, the cache (default: in the client directory)')
+    .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
+    .addHelpText('after', EXIT_CODE_HELP)
+    .showSuggestionAfterError(true)
+    .exitOverride()
+  addCopies(program)
+  addMountLife(program)
+  addShareViews(program)
+  for (const command of program.commands)
+    command.copyInheritedSettings(program).exitOverride().addHelpText('after', EXIT_CODE_HELP)
+  return program
+}
+
+function addCopies(program: Command): void {
+  program
+    .command('import')
+    .description('publish a plain directory as a VM, or as the next generation of one (copyout)')
+    .argument('<vm-dir>', 'directory with the files of the VM')
+    .argument('<vm>', 'where the VM shall be on the share, such as /export/testvm')
+    .option('--update', 'publish as the next generation of a VM that exists; only changed blocks travel')
+    .option('--join-pieces', 'see pieces name.000, name.001, ... as one file')
+    .action(async (source: string, vm: string, options: object, command: Command) =>
+      (await import('./command-copy.js')).importCommand(source, vm, withGlobals(command, options))
+    )
+  program
+    .command('export')
+    .description('write a generation out as plain files (copyin)')
+    .argument('<vm>', 'the VM on the share')
+    .argument('<dir>', 'directory for the files; it is created')
+    .option('--generation <n>', 'which generation (default: the newest)')
+    .action(async (vm: string, directory: string, options: object) =>
+      (await import('./command-copy.js')).exportCommand(vm, directory, options)
+    )
+}
+
+function addMountLife(program: Command): void {
+  program
+    .command('mount')
+    .description('resume: show the VM as files; returns when the mount answers, a daemon stays')
+    .argument('<vm>', 'the VM on the share')
+    .argument('<mountpoint>', 'an empty directory')
+    .option('--read-only', 'take no lease; every change is refused')
+    .option('--generation <n>', 'an older generation (implies --read-only)')
+    .option('--discard', 'writable, without a lease; changes are never published')
+    .option('--foreground', 'stay in the foreground until the mount has ended')
+    .option('--allow-other', 'let other users in, as their permissions allow (VMware runs as root)')
+    .option('--cache-size <size>', 'how much of the disk the cache may take, such as 20G', '20G')
+    .option('--share-timeout <duration>', 'how long reads wait for a share that does not answer')
+    .option('--no-writeback', 'hand each write(2) to the daemon before it returns')
+    .addOption(new Option('--transport <name>', 'how to speak to the kernel: auto, binding, direct').default('auto'))
+    .action(async (vm: string, mountpoint: string, options: MountOptions, command: Command) =>
+      (await import('./command-mount.js')).mountCommand(vm, mountpoint, withGlobals(command, options))
+    )
+  program
+    .command('unmount')
+    .alias('umount')
+    .description('suspend: returns 0 only when the new generation is durable on the share')
+    .argument('<mountpoint>')
+    .option('--verify', 'read everything that was sent back from the share')
+    .action(async (mountpoint: string, options: object) =>
+      (await import('./command-unmount.js')).unmountCommand(mountpoint, options)
+    )
+  program
+    .command('status')
+    .description('what is mounted, present, changed, in transit')
+    .argument('[mountpoint]', 'without it: all mounts of this user')
+    .option('--json', 'one JSON object')
+    .action(async (mountpoint: string | undefined, options: object) =>
+      (await import('./command-status.js')).statusCommand(mountpoint, options)
+    )
+  program
+    .command('recover')
+    .description('publish the session that a mount has left behind on this client')
+    .argument('<vm>', 'the VM on the share')
+    .option('--discard', 'drop it instead')
+    .action(async (vm: string, options: object, command: Command) =>
+      (await import('./command-recover.js')).recoverCommand(vm, withGlobals(command, options))
+    )
+}
+
+function addShareViews(program: Command): void {
+  program
+    .command('list')
+    .description('the VMs of a share')
+    .argument('<share>', 'directory with VMs')
+    .action(async (share: string) => {
+      ;(await import('./command-share.js')).listCommand(share)
+    })
+  program
+    .command('log')
+    .description('the generations of a VM, newest first')
+    .argument('<vm>', 'the VM on the share')
+    .action(async (vm: string) => {
+      ;(await import('./command-share.js')).logCommand(vm)
+    })
+  program
+    .command('lease')
+    .description('who holds the right to publish the next generation')
+    .argument('<vm>', 'the VM on the share')
+    .option('--break', 'end the lease of a holder that is gone for good')
+    .action(async (vm: string, options: object, command: Command) =>
+      (await import('./command-share.js')).leaseCommand(vm, withGlobals(command, options))
+    )
+}
+
+function withGlobals<Options extends object>(command: Command, options: Options): GlobalOptions & Options {
+  return { ...command.optsWithGlobals<GlobalOptions>(), ...options }
+}

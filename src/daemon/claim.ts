@@ -1,0 +1,168 @@
+/**
+ * Claims a VM for writing, for a mount or for `isrfs recover`:
+ *
+ *     session lock (one process of this client) -> lease (one client) -> newest generation -> session left behind
+ *
+ * Invariants:
+ * 1. The lease is taken before the listing is read; what is resumed is never older than the lease says.
+ * 2. A session that was left behind is dropped only when its generation is on the share, and continued only on exactly
+ *    the generation that it is based on. Anything else stops here, exit 5, with the session untouched.
+ * 3. A failed claim gives the lease back, unless a session with changes needs it to be published.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { DirectoryLock } from '../base/file-lock.js'
+import { IntegrityError, LeaseHeldError, messageOf, NotPublishedError, FailedError } from '../base/errors.js'
+import type { SharePool } from '../fetch/share-pool.js'
+import type { PublishedGeneration } from '../format/generations.js'
+import { baseImageOf } from '../image/base-image.js'
+import { Session } from '../session/session.js'
+import type { HeldLease } from '../share/lease.js'
+import { askAllStatus } from './control-client.js'
+import { leaseHolder } from './host.js'
+import { removeSessionFiles } from './session-files.js'
+
+const LISTING_WAIT_MS = 30_000
+const LISTING_RETRY_MS = 1000
+
+export interface ClaimRequest {
+  readonly pool: SharePool
+  readonly vmPath: string
+  readonly vmId: string
+  readonly clientId: string
+  readonly clientDirectory: string
+  /** named in the lease */
+  readonly mountpoint: string
+  readonly notice: (text: string) => void
+}
+
+export interface Claim {
+  readonly lock: DirectoryLock
+  readonly sessionDirectory: string
+  readonly held: HeldLease
+  readonly newest: PublishedGeneration
+  /** opened and replayed; undefined when nothing was left behind */
+  readonly leftOver: Session | undefined
+}
+
+export function sessionDirectoryOf(clientDirectory: string, vmId: string): string {
+  return path.join(clientDirectory, 'sessions', vmId)
+}
+
+export async function claimVm(request: ClaimRequest): Promise<Claim> {
+  const sessionDirectory = sessionDirectoryOf(request.clientDirectory, request.vmId)
+  const lock = await lockSession(sessionDirectory, request.vmPath)
+  try {
+    const holder = leaseHolder(request.clientId, request.mountpoint)
+    const held = await request.pool.run('acquireLease', { holder }, { what: 'taking the lease' })
+    if (held.takenBack !== undefined) {
+      request.notice(`this client still held the lease (number ${String(held.takenBack)}); it was taken back`)
+    }
+    return await continueWith(request, sessionDirectory, lock, held)
+  } catch (error) {
+    lock.release()
+    throw error
+  }
+}
+
+/** Takes the lock of the VM's session, or LeaseHeldError when a process of this client has it. */
+export async function lockSession(sessionDirectory: string, vmPath: string): Promise<DirectoryLock> {
+  fs.mkdirSync(sessionDirectory, { recursive: true, mode: 0o700 })
+  const lock = DirectoryLock.tryAcquire(path.join(sessionDirectory, 'lock'))
+  if (lock !== undefined) return lock
+  const user = (await askAllStatus()).find((status) => status.vm === vmPath && status.lease !== 'none')
+  if (user?.state === 'committing') {
+    throw new LeaseHeldError(
+      `the last mount of ${vmPath} (on ${user.mountpoint}) is still being published by process ${String(user.pid)}`,
+      {
+        hint: `wait for it: isrfs status shows how far it is`
+      }
+    )
+  }
+  const where =
+    user === undefined
+      ? 'already in use for writing'
+      : `already mounted on ${user.mountpoint} (process ${String(user.pid)})`
+  throw new LeaseHeldError(`${vmPath} is ${where} by this client`, {
+    hint: 'isrfs status shows all mounts; a second mount can be --read-only'
+  })
+}
+
+async function continueWith(
+  request: ClaimRequest,
+  sessionDirectory: string,
+  lock: DirectoryLock,
+  held: HeldLease
+): Promise<Claim> {
+  try {
+    const newest = await findNewest(request, held)
+    const leftOver = await findLeftOver(request, sessionDirectory, newest)
+    return { lock, sessionDirectory, held, newest, leftOver }
+  } catch (error) {
+    if (Session.inspect(sessionDirectory) === undefined || error instanceof NotPublishedError) {
+      await request.pool.run('releaseLease', { held, generation: held.generation }).catch(() => undefined)
+    }
+    throw error
+  }
+}
+
+/** Invariant 1. A directory listing may lag behind on NFS, so what the lease names is waited for. */
+async function findNewest({ pool, vmPath, notice }: ClaimRequest, held: HeldLease): Promise<PublishedGeneration> {
+  const deadline = Date.now() + LISTING_WAIT_MS
+  for (let attempt = 0; ; attempt++) {
+    const newest = await pool.run('newest', {}, { what: 'reading the newest generation' })
+    const promised = held.generation
+    if (promised === null || newest.number > promised.number) return newest
+    if (newest.number === promised.number) {
+      if (newest.digest === promised.digest) return newest
+      throw new IntegrityError(`generation ${String(newest.number)} of ${vmPath} is not the one that was published`, {
+        hint: 'the share was changed behind isrfs, perhaps restored from a backup; mount it --read-only to look at it'
+      })
+    }
+    if (Date.now() > deadline) {
+      throw new FailedError(
+        `generation ${String(promised.number)} of ${vmPath} was published, but only ${String(newest.number)} can be seen`,
+        { hint: 'the share lags behind or was restored from a backup; try again, or mount --read-only to look at it' }
+      )
+    }
+    if (attempt === 0) notice(`waiting for generation ${String(promised.number)} to become visible on the share`)
+    await new Promise((resolve) => setTimeout(resolve, LISTING_RETRY_MS))
+  }
+}
+
+/** Invariant 2. */
+async function findLeftOver(
+  { pool, vmPath, notice }: ClaimRequest,
+  directory: string,
+  newest: PublishedGeneration
+): Promise<Session | undefined> {
+  const published = Session.publishedAs(directory)
+  const identity = Session.inspect(directory)
+  if (identity === undefined) return undefined
+  const above = identity.baseGeneration
+  const number =
+    published?.generation ??
+    (await pool.run('findSession', { sessionId: identity.sessionId, above }, { what: 'looking for the session' }))
+      ?.number
+  if (number !== undefined) {
+    notice(`the session that was left behind had been published as generation ${String(number)}; it was cleaned up`)
+    removeSessionFiles(directory)
+    return undefined
+  }
+  if (identity.baseDigest !== newest.digest) {
+    const { host } = newest.manifest.client
+    throw new NotPublishedError(
+      `a session from ${identity.createdIso} was left behind in ${directory}; it is based on generation ${String(identity.baseGeneration)} of ${vmPath}, but ${host} has published generation ${String(newest.number)} since`,
+      {
+        hint: `both cannot become the next generation. Look at the newest one with isrfs mount --read-only; when it is the one to keep: isrfs recover ${vmPath} --discard`
+      }
+    )
+  }
+  notice(`found the session that was left behind on ${identity.createdIso}; going on with it`)
+  try {
+    return Session.open(directory, baseImageOf(newest.manifest))
+  } catch (error) {
+    if (error instanceof IntegrityError) throw error
+    throw new FailedError(`the session in ${directory} cannot be opened: ${messageOf(error)}`, { cause: error })
+  }
+}

@@ -1,0 +1,112 @@
+/** Talks to a daemon through its control socket. */
+import net from 'node:net'
+import { FailedError } from '../base/errors.js'
+import { receiveLines, sendLine } from './lines.js'
+import {
+  type ControlReply,
+  type ControlRequest,
+  type Outcome,
+  type Progress,
+  replySchema,
+  type Status
+} from './messages.js'
+import { fromMessageError } from './plain-error.js'
+import { findSockets } from './socket-path.js'
+
+/** a daemon that serves its main loop answers within this */
+const STATUS_TIMEOUT_MS = 10_000
+
+/** Status of the daemon behind one socket; undefined when nobody listens there any more. */
+export async function askStatus(socketPath: string): Promise<Status | undefined> {
+  const socket = await connect(socketPath)
+  if (socket === undefined) return undefined
+  let status: Status | undefined
+  socket.setTimeout(STATUS_TIMEOUT_MS, () => socket.destroy(new Error('it does not answer')))
+  await converse(socket, { command: 'status' }, (reply) => {
+    if (reply.kind === 'status') status = reply.status
+    if (reply.kind === 'failed') throw fromMessageError(reply.error)
+  })
+  return status
+}
+
+/** Status of every mount of this user. */
+export async function askAllStatus(): Promise<Status[]> {
+  const all: Status[] = []
+  for (const socketPath of findSockets(undefined)) {
+    const status = await askStatus(socketPath).catch(() => undefined)
+    if (status !== undefined) all.push(status)
+  }
+  return all
+}
+
+/** A connection to the daemon that serves the mountpoint; undefined when there is none. */
+export async function connectTo(mountpoint: string): Promise<net.Socket | undefined> {
+  for (const socketPath of findSockets(mountpoint)) {
+    const socket = await connect(socketPath)
+    if (socket !== undefined) return socket
+  }
+  return undefined
+}
+
+/** Unmounts and waits until everything is published. Rejects with the daemon's error. */
+export async function askUnmount(
+  socket: net.Socket,
+  verify: boolean,
+  watch: { notice(text: string): void; progress(progress: Progress): void }
+): Promise<Outcome> {
+  let outcome: Outcome | undefined
+  await converse(socket, { command: 'unmount', verify }, (reply) => {
+    switch (reply.kind) {
+      case 'notice':
+        watch.notice(reply.text)
+        break
+      case 'progress':
+        watch.progress(reply.progress)
+        break
+      case 'ended':
+        outcome = reply.outcome
+        break
+      case 'failed':
+        throw fromMessageError(reply.error)
+      case 'status':
+        break
+    }
+  })
+  if (outcome === undefined) {
+    throw new FailedError('the daemon ended without an answer', {
+      hint: 'its log says why (isrfs status names it while it lives); what was changed is safe on this client and is found by the next isrfs mount or isrfs recover'
+    })
+  }
+  return outcome
+}
+
+/** Sends the request and hands over replies until the daemon closes. */
+function converse(socket: net.Socket, request: ControlRequest, onReply: (reply: ControlReply) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.on('error', (error) =>
+      reject(new FailedError(`no answer from the daemon: ${error.message}`, { cause: error }))
+    )
+    socket.on('close', () => resolve())
+    receiveLines(socket, (value) => {
+      try {
+        onReply(replySchema.parse(value))
+      } catch (error) {
+        reject(error as Error) // thrown by onReply or zod, both throw Errors
+        socket.destroy()
+      }
+    })
+    sendLine(socket, request)
+  })
+}
+
+function connect(socketPath: string): Promise<net.Socket | undefined> {
+  return new Promise((resolve) => {
+    const socket = net.connect(socketPath)
+    const fail = (): void => resolve(undefined)
+    socket.once('error', fail)
+    socket.once('connect', () => {
+      socket.off('error', fail)
+      resolve(socket)
+    })
+  })
+}

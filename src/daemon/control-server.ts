@@ -1,0 +1,134 @@
+/**
+ * The daemon's control socket. Whoever can open it is this user (its directory is 0700). A client that goes away
+ * changes nothing: what it asked for goes on.
+ */
+import fs from 'node:fs'
+import net from 'node:net'
+import { FailedError, UsageError } from '../base/errors.js'
+import { receiveLines, sendLine } from './lines.js'
+import { type ControlReply, type Outcome, type Progress, requestSchema, type Status } from './messages.js'
+import { toMessageError } from './plain-error.js'
+
+/** What the socket gives access to. */
+export interface Controlled {
+  status(): Status
+  /** Resolves when the mount has ended and what it changed is published. */
+  unmount(options: { readonly verify: boolean }): Promise<Outcome>
+  /** Registers a listener of what goes on until the returned function is called. */
+  watch(listener: { notice(text: string): void; progress(progress: Progress): void }): () => void
+}
+
+export class ControlServer {
+  readonly #server: net.Server
+  readonly #clients = new Set<net.Socket>()
+  readonly #answering = new Set<Promise<void>>()
+
+  private constructor(server: net.Server) {
+    this.#server = server
+  }
+
+  /** Takes over the name of a dead daemon; fails when a living one answers there. */
+  static async listen(socketPath: string, controlled: Controlled): Promise<ControlServer> {
+    if (await answers(socketPath))
+      throw new FailedError(`another daemon serves this mountpoint already (${socketPath})`)
+    fs.rmSync(socketPath, { force: true })
+    const server = net.createServer()
+    const control = new ControlServer(server)
+    server.on('connection', (socket) => control.#serve(socket, controlled))
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(socketPath, resolve)
+    })
+    fs.chmodSync(socketPath, 0o600)
+    return control
+  }
+
+  /** Frees the name: the next daemon for this mountpoint may listen. Conversations that are open go on. */
+  stopListening(): void {
+    if (!this.#server.listening) return
+    this.#server.close() // removes the socket file at once
+  }
+
+  /** Lets the answers out, then closes. */
+  async close(): Promise<void> {
+    this.stopListening()
+    await Promise.all(this.#answering)
+    await Promise.all([...this.#clients].map((socket) => endOf(socket)))
+  }
+
+  #serve(socket: net.Socket, controlled: Controlled): void {
+    this.#clients.add(socket)
+    socket.on('error', () => undefined) // a client that went away
+    socket.on('close', () => this.#clients.delete(socket))
+    receiveLines(socket, (value) => {
+      const reply = (message: ControlReply): void => sendLine(socket, message)
+      const request = requestSchema.safeParse(value)
+      if (!request.success) {
+        reply({ kind: 'failed', error: toMessageError(new UsageError('the daemon does not know this request')) })
+        socket.end()
+        return
+      }
+      switch (request.data.command) {
+        case 'status':
+          reply({ kind: 'status', status: controlled.status() })
+          socket.end()
+          return
+        case 'unmount': {
+          const answering = unmount(controlled, request.data.verify, socket, reply).finally(() =>
+            this.#answering.delete(answering)
+          )
+          this.#answering.add(answering)
+        }
+      }
+    })
+  }
+}
+
+async function unmount(
+  controlled: Controlled,
+  verify: boolean,
+  socket: net.Socket,
+  reply: (message: ControlReply) => void
+): Promise<void> {
+  const stopWatching = controlled.watch({
+    notice: (text) => reply({ kind: 'notice', text }),
+    progress: (progress) => reply({ kind: 'progress', progress })
+  })
+  try {
+    reply({ kind: 'ended', outcome: await controlled.unmount({ verify }) })
+  } catch (error) {
+    reply({ kind: 'failed', error: toMessageError(error) })
+  } finally {
+    stopWatching()
+    socket.end()
+  }
+}
+
+function answers(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = net.connect(socketPath)
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', () => resolve(false))
+  })
+}
+
+/** Waits until the last answer was sent, but not for a client that does not read. */
+function endOf(socket: net.Socket): Promise<void> {
+  const GRACE_MS = 2000
+  return new Promise((resolve) => {
+    if (socket.destroyed) {
+      resolve()
+      return
+    }
+    const timer = setTimeout(() => socket.destroy(), GRACE_MS)
+    socket.once('close', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+    socket.end()
+    socket.resume()
+  })
+}

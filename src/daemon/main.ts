@@ -1,0 +1,43 @@
+/**
+ * The daemon's process, started by `isrfs mount` with its request as JSON. Tells the command line over IPC how the
+ * start goes, then lives on its own until the mount has ended.
+ */
+import { EXIT_CODES, IsrfsError } from '../base/errors.js'
+import { closeInheritedDescriptors } from './inherited-descriptors.js'
+import type { StartMessage } from './messages.js'
+import { toMessageError } from './plain-error.js'
+import { parseMountRequest } from './request.js'
+import { runMount } from './run.js'
+import { endProcess } from './share-threads.js'
+import { StartGate } from './start-gate.js'
+
+const gate = new StartGate()
+
+closeInheritedDescriptors()
+process.on('disconnect', () => gate.giveUp())
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => gate.giveUp())
+
+try {
+  const request = parseMountRequest(process.argv[2])
+  process.title = `isrfs ${request.vmPath} ${request.mountpoint}`
+  await runMount(
+    request,
+    {
+      notice: (text) => void tell({ kind: 'notice', text }),
+      ready: (ready) => void tell({ kind: 'ready', ...ready })
+    },
+    gate
+  )
+  endProcess(0)
+} catch (error) {
+  await tell({ kind: 'failed', error: toMessageError(error) })
+  endProcess(error instanceof IsrfsError ? EXIT_CODES[error.code] : 1)
+}
+
+/** Resolves when the command line has it, or is not there any more. */
+function tell(message: StartMessage): Promise<void> {
+  return new Promise((resolve) => {
+    if (process.send === undefined || !process.connected) resolve()
+    else process.send(message, undefined, undefined, () => resolve())
+  })
+}

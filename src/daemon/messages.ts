@@ -1,0 +1,94 @@
+/**
+ * What travels over the control socket (one JSON object a line) and, while the daemon starts, over its IPC channel.
+ * Both ends check what they get.
+ */
+import { z } from 'zod'
+
+const errorSchema = z.object({
+  code: z.enum(['FAILED', 'USAGE', 'LEASE_HELD', 'INTEGRITY', 'NOT_PUBLISHED', 'BUSY', 'SHARE', 'FILE_SYSTEM']),
+  message: z.string(),
+  hint: z.string().optional(),
+  errno: z.string().optional(),
+  path: z.string().optional()
+})
+
+export const progressSchema = z.object({
+  phase: z.string(),
+  doneBytes: z.number(),
+  totalBytes: z.number(),
+  sentBytes: z.number()
+})
+
+/** How a mount ended. */
+const outcomeSchema = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('published'),
+    generation: z.number(),
+    changedBytes: z.number(),
+    sentBytes: z.number(),
+    verified: z.boolean()
+  }),
+  z.object({ kind: z.literal('unchanged'), generation: z.number() }),
+  z.object({ kind: z.literal('nothing-to-publish'), why: z.enum(['read-only', 'discard']) })
+])
+
+/** One flat object; the keys are the contract of `isrfs status --json` (docs/operations.md). */
+export const statusSchema = z.object({
+  vm: z.string(),
+  mountpoint: z.string(),
+  state: z.enum(['starting', 'mounted', 'unmounting', 'committing', 'ended']),
+  generation: z.number(),
+  readOnly: z.boolean(),
+  discard: z.boolean(),
+  client: z.string(),
+  lease: z.enum(['held', 'lost', 'none']),
+  leaseNumber: z.number().nullable(),
+  since: z.string(),
+  pid: z.number(),
+  log: z.string(),
+  dirtyBytes: z.number(),
+  pendingBytes: z.number(),
+  presentBytes: z.number(),
+  totalBytes: z.number(),
+  fetchedBytes: z.number(),
+  fetchedBlocks: z.number(),
+  uploadedBytes: z.number(),
+  cacheBytes: z.number(),
+  shareErrors: z.number(),
+  shareAnswers: z.boolean(),
+  damagedBlocks: z.number(),
+  phase: z.string(),
+  doneBytes: z.number(),
+  toDoBytes: z.number(),
+  openHandles: z.number(),
+  residentBytes: z.number(),
+  waiting: z.array(z.string())
+})
+
+export const requestSchema = z.discriminatedUnion('command', [
+  z.object({ command: z.literal('status') }),
+  z.object({ command: z.literal('unmount'), verify: z.boolean() })
+])
+
+export const replySchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('notice'), text: z.string() }),
+  z.object({ kind: z.literal('progress'), progress: progressSchema }),
+  z.object({ kind: z.literal('status'), status: statusSchema }),
+  z.object({ kind: z.literal('ended'), outcome: outcomeSchema }),
+  z.object({ kind: z.literal('failed'), error: errorSchema })
+])
+
+export const startMessageSchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('notice'), text: z.string() }),
+  z.object({ kind: z.literal('ready'), generation: z.number(), files: z.number(), totalBytes: z.number() }),
+  z.object({ kind: z.literal('failed'), error: errorSchema })
+])
+
+export type Progress = Readonly<z.infer<typeof progressSchema>>
+export type Outcome = Readonly<z.infer<typeof outcomeSchema>>
+export type Status = Readonly<z.infer<typeof statusSchema>>
+export type ControlRequest = z.infer<typeof requestSchema>
+export type ControlReply = z.infer<typeof replySchema>
+export type StartMessage = z.infer<typeof startMessageSchema>
+
+export type MessageError = z.infer<typeof errorSchema>

@@ -1,0 +1,159 @@
+/** Everything that one mount owns below the file system: opened in the order in which it can fail, closed backwards. */
+import { randomBytes } from 'node:crypto'
+import path from 'node:path'
+import { Cache } from '../cache/cache.js'
+import { SharePool } from '../fetch/share-pool.js'
+import type { PublishedGeneration } from '../format/generations.js'
+import { baseImageOf } from '../image/base-image.js'
+import { type Client, openClient } from '../session/client.js'
+import { Session } from '../session/session.js'
+import type { HeldLease } from '../share/lease.js'
+import { claimVm } from './claim.js'
+import { leaseHolder } from './host.js'
+import type { Log } from './log.js'
+import { mayPublish, type MountRequest } from './request.js'
+import { LeaseRight, PinRight, type Right } from './right.js'
+import { createPrivateDirectory } from './session-files.js'
+import { closePool } from './share-threads.js'
+import { withinMs } from './within.js'
+
+const SHARE_THREADS = 4
+const RELEASE_MS_MAX = 15_000
+
+export interface OpenedVm {
+  readonly pool: SharePool
+  readonly client: Client
+  /** the generation that is shown */
+  readonly base: PublishedGeneration
+  readonly session: Session
+  readonly cache: Cache
+  readonly right: Right
+  /** undefined when this mount never publishes */
+  readonly held: HeldLease | undefined
+  /** Lets go of what is local. The session is closed or destroyed before. */
+  release(): Promise<void>
+}
+
+export interface Opening {
+  readonly request: MountRequest
+  readonly log: Log
+  readonly notice: (text: string) => void
+  /** throws when the start was given up meanwhile */
+  readonly checkpoint: () => void
+}
+
+export async function openVm(opening: Opening): Promise<OpenedVm> {
+  const { request, notice } = opening
+  const client = openClient(request.clientDirectory)
+  if (client.wasCopied) {
+    notice(
+      `${request.clientDirectory} is a copy of another client's directory: it is a new client now, and sessions in it were set aside`
+    )
+  }
+  const pool = new SharePool(request.vmPath, { threads: SHARE_THREADS })
+  try {
+    const { vm } = await pool.run('openVm', {}, { what: `opening ${request.vmPath}` })
+    opening.checkpoint()
+    const claimed = mayPublish(request)
+      ? await openForWriting(opening, pool, client, vm)
+      : await openPrivately(opening, pool, client, vm)
+    try {
+      opening.checkpoint()
+      const cache = openCache(opening, vm)
+      const release = async (): Promise<void> => {
+        await cache.close()
+        claimed.unlock()
+        await closePool(pool)
+      }
+      return { ...claimed, pool, client, cache, release }
+    } catch (error) {
+      await abandon(claimed)
+      claimed.unlock()
+      throw error
+    }
+  } catch (error) {
+    await closePool(pool)
+    throw error
+  }
+}
+
+/** A mount that will not be: leaves the share and this client as they were, but keeps a session with changes. */
+export async function abandon({
+  session,
+  right,
+  base
+}: Pick<OpenedVm, 'base' | 'session' | 'right' | 'held'>): Promise<void> {
+  if (session.namespace.changed && !session.identity.discard) {
+    right.stop()
+    await session.close()
+    return
+  }
+  session.destroy()
+  await withinMs(right.giveBack({ number: base.number, digest: base.digest }), RELEASE_MS_MAX).catch(() => false)
+}
+
+interface Claimed extends Pick<OpenedVm, 'base' | 'session' | 'right' | 'held'> {
+  unlock(): void
+}
+
+async function openForWriting(
+  { request, log, notice }: Opening,
+  pool: SharePool,
+  client: Client,
+  vmId: string
+): Promise<Claimed> {
+  const { vmPath, clientDirectory, mountpoint } = request
+  const claim = await claimVm({ pool, vmPath, vmId, clientId: client.id, clientDirectory, mountpoint, notice })
+  const { held, newest: base, sessionDirectory, lock } = claim
+  const session =
+    claim.leftOver ?? newSession(sessionDirectory, { vmId, client: client.id, base, held, discard: false })
+  return { base, session, held, right: new LeaseRight(pool, log, held), unlock: () => lock.release() }
+}
+
+async function openPrivately(
+  { request, log }: Opening,
+  pool: SharePool,
+  client: Client,
+  vmId: string
+): Promise<Claimed> {
+  const { generation } = request
+  const base =
+    generation === null
+      ? await pool.run('newest', {}, { what: 'reading the newest generation' })
+      : await pool.run('generation', { number: generation }, { what: `reading generation ${String(generation)}` })
+  const directory = createPrivateDirectory(request.clientDirectory)
+  const session = newSession(directory.path, { vmId, client: client.id, base, held: undefined, discard: true })
+  const holder = leaseHolder(client.id, request.mountpoint)
+  const right = await PinRight.create(pool, log, holder, base.number)
+  return { base, session, held: undefined, right, unlock: () => directory.remove() }
+}
+
+interface NewSession {
+  readonly vmId: string
+  readonly client: string
+  readonly base: PublishedGeneration
+  readonly held: HeldLease | undefined
+  readonly discard: boolean
+}
+
+function newSession(directory: string, { vmId, client, base, held, discard }: NewSession): Session {
+  const identity = {
+    sessionId: randomBytes(16).toString('hex'),
+    vmId,
+    client,
+    baseGeneration: base.number,
+    baseDigest: base.digest,
+    createdIso: new Date().toISOString(),
+    leaseNumber: held?.number ?? null,
+    discard
+  }
+  return Session.create(directory, identity, baseImageOf(base.manifest))
+}
+
+function openCache({ request, log }: Opening, vmId: string): Cache {
+  return Cache.open({
+    directory: path.join(request.cacheDirectory, vmId),
+    bytesMax: request.cacheBytesMax,
+    onWarning: (message) => log.warn(message)
+  })
+}

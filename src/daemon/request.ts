@@ -1,0 +1,41 @@
+/** What a mount is asked to be: made by the command line, checked by the daemon, written to its log. Paths are absolute. */
+import { z } from 'zod'
+import { FailedError } from '../base/errors.js'
+
+const mountRequestSchema = z.object({
+  /** directory of the VM on the share */
+  vmPath: z.string().startsWith('/'),
+  mountpoint: z.string().startsWith('/'),
+  clientDirectory: z.string().startsWith('/'),
+  cacheDirectory: z.string().startsWith('/'),
+  logFile: z.string().startsWith('/'),
+  /** null: the newest */
+  generation: z.number().int().positive().nullable(),
+  readOnly: z.boolean(),
+  /** writable, never published */
+  discard: z.boolean(),
+  allowOther: z.boolean(),
+  writeback: z.boolean(),
+  cacheBytesMax: z.number().int().positive()
+})
+
+export type MountRequest = Readonly<z.infer<typeof mountRequestSchema>>
+
+export function encodeMountRequest(request: MountRequest): string {
+  return JSON.stringify(request)
+}
+
+export function parseMountRequest(text: string | undefined): MountRequest {
+  try {
+    return mountRequestSchema.parse(JSON.parse(text ?? ''))
+  } catch (error) {
+    throw new FailedError('the daemon was started without a valid request; it is started by: isrfs mount', {
+      cause: error
+    })
+  }
+}
+
+/** Only a mount that may publish takes the lease and the VM's own session. */
+export function mayPublish(request: MountRequest): boolean {
+  return !request.readOnly && !request.discard
+}

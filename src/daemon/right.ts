@@ -1,0 +1,140 @@
+/**
+ * A mount's standing on the share: the lease of one that may publish, the pin of one that only reads. Both show every
+ * few seconds that their holder lives. All of it runs in share workers; a dead server delays beats and nothing else.
+ */
+import { messageOf } from '../base/errors.js'
+import type { SharePool } from '../fetch/share-pool.js'
+import type { GenerationReference, HeldLease, LeaseHolder } from '../share/lease.js'
+import type { Pin } from '../share/pin.js'
+import type { Log } from './log.js'
+
+export const BEAT_INTERVAL_MS = 5000
+
+export interface Right {
+  readonly lease: 'held' | 'lost' | 'none'
+  readonly leaseNumber: number | null
+  /** whether the share answered the last beat */
+  readonly shareAnswers: boolean
+  /** Ends the beats and leaves the lease as it is, so that nobody else publishes. */
+  stop(): void
+  /** Ends the beats and gives the lease (or pin) back. */
+  giveBack(newest: GenerationReference): Promise<void>
+}
+
+abstract class BeatingRight implements Right {
+  abstract readonly lease: 'held' | 'lost' | 'none'
+  abstract readonly leaseNumber: number | null
+  shareAnswers = true
+  protected readonly pool: SharePool
+  protected readonly log: Log
+  readonly #timer: NodeJS.Timeout
+  #beats = 0
+  #beating = false
+
+  constructor(pool: SharePool, log: Log) {
+    this.pool = pool
+    this.log = log
+    this.#timer = setInterval(() => void this.#beatOnce(), BEAT_INTERVAL_MS)
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  async giveBack(newest: GenerationReference): Promise<void> {
+    this.stop()
+    await this.release(newest)
+  }
+
+  protected abstract beat(beats: number): Promise<void>
+  protected abstract release(newest: GenerationReference): Promise<void>
+
+  async #beatOnce(): Promise<void> {
+    if (this.#beating) return
+    this.#beating = true
+    const late = setTimeout(() => this.#answered(false, 'it does not answer'), BEAT_INTERVAL_MS)
+    try {
+      await this.beat(++this.#beats)
+      this.#answered(true, '')
+    } catch (error) {
+      this.#answered(false, messageOf(error))
+    } finally {
+      clearTimeout(late)
+      this.#beating = false
+    }
+  }
+
+  #answered(answers: boolean, why: string): void {
+    if (answers === this.shareAnswers) return
+    this.shareAnswers = answers
+    if (answers) this.log.info('the share answers again')
+    else this.log.warn({ why }, 'the share does not answer; what is present is still served')
+  }
+}
+
+export class LeaseRight extends BeatingRight {
+  lease: 'held' | 'lost' = 'held'
+  readonly leaseNumber: number
+  readonly #held: HeldLease
+
+  constructor(pool: SharePool, log: Log, held: HeldLease) {
+    super(pool, log)
+    this.#held = held
+    this.leaseNumber = held.number
+  }
+
+  protected async beat(beats: number): Promise<void> {
+    const stillHeld = await this.pool.run('beatLease', { held: this.#held, beats }, { what: 'beat of the lease' })
+    if (stillHeld || this.lease === 'lost') return
+    this.lease = 'lost'
+    this.log.error({ lease: this.#held.number }, 'the lease was taken by somebody else: nothing will be published')
+    this.stop()
+  }
+
+  protected async release(newest: GenerationReference): Promise<void> {
+    await this.pool.run('releaseLease', { held: this.#held, generation: newest }, { what: 'giving the lease back' })
+  }
+}
+
+export class PinRight extends BeatingRight {
+  readonly lease = 'none'
+  readonly leaseNumber = null
+  readonly #pin: Pin
+
+  private constructor(pool: SharePool, log: Log, pin: Pin) {
+    super(pool, log)
+    this.#pin = pin
+  }
+
+  static async create(pool: SharePool, log: Log, holder: LeaseHolder, generation: number): Promise<Right> {
+    try {
+      return new PinRight(pool, log, await pool.run('createPin', { holder, generation }, { what: 'making a pin' }))
+    } catch (error) {
+      // whoever may not write here (a read-only export) can neither pin nor be asked to
+      log.warn({ why: messageOf(error) }, 'this mount could not be noted on the share: a prune would not see it')
+      return new NoRight()
+    }
+  }
+
+  protected async beat(beats: number): Promise<void> {
+    await this.pool.run('beatPin', { pin: this.#pin, beats }, { what: 'beat of the pin' })
+  }
+
+  protected async release(): Promise<void> {
+    await this.pool.run('removePin', { pin: this.#pin }, { what: 'removing the pin' })
+  }
+}
+
+class NoRight implements Right {
+  readonly lease = 'none'
+  readonly leaseNumber = null
+  readonly shareAnswers = true
+
+  stop(): void {
+    // nothing beats
+  }
+
+  giveBack(): Promise<void> {
+    return Promise.resolve()
+  }
+}
