@@ -95,6 +95,7 @@ define.serial('a read-only mount refuses every change with EROFS', async (t) => 
     t.throws(() => fs.chmodSync(mount.directory, 0o700), { code: 'EROFS' })
     t.throws(() => fs.utimesSync(mount.directory, 1, 1), { code: 'EROFS' })
     t.deepEqual(fs.readdirSync(mount.directory), [])
+    t.regex(fs.readFileSync('/proc/self/mountinfo', 'utf8'), new RegExp(`${mount.directory} ro,`))
   } finally {
     await mount.remove()
   }

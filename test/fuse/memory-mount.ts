@@ -31,7 +31,11 @@ export async function mountMemory(...words: string[]): Promise<MemoryMount> {
       lines.push(line)
       if (line === 'mounted') resolve()
     })
-    void exited.then(() => reject(new Error(`the server ended: ${lines.join('; ')}`)))
+    void exited.then(() => {
+      if (lines.includes('mounted')) return
+      fs.rmdirSync(directory)
+      reject(new Error('the serving process ended before it had mounted'))
+    })
   })
 
   const remove = async () => {
