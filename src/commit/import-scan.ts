@@ -1,0 +1,217 @@
+/**
+ * Walks the plain directory that is imported: what is there, with its attributes, parents before children, siblings by
+ * name. Nothing is read but directories. What cannot be carried is refused (names) or skipped with a warning (sockets).
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { FailedError, messageOf } from '../base/errors.js'
+import { FILE_BYTES_MAX } from '../base/units.js'
+import { whyNameIsRefused } from '../format/manifest.js'
+import { joinPieces } from './import-pieces.js'
+
+/** names that libfuse gives to files that were removed while open */
+const HIDDEN_PREFIX = '.fuse_hidden'
+const REFUSED_NAMES_SHOWN_MAX = 5
+
+/** A plain file, or one piece of a file, as it was when it was found. */
+export interface SourcePart {
+  readonly path: string
+  readonly sizeBytes: number
+  readonly device: bigint
+  readonly inode: bigint
+  readonly mtimeNs: bigint
+  /** the file system has no byte of it on its disk: all zero, although the size says otherwise */
+  readonly isHole: boolean
+}
+
+interface SourceAttributes {
+  /** relative to the imported directory, '' for the directory itself: what an update recognises a file by */
+  readonly relativePath: string
+  readonly name: string
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  readonly atimeNs: bigint
+  readonly mtimeNs: bigint
+  readonly ctimeNs: bigint
+}
+
+export type SourceFile = SourceAttributes & {
+  readonly type: 'file'
+  readonly sizeBytes: number
+  /** more than one: pieces that are joined */
+  readonly parts: readonly SourcePart[]
+}
+
+export type SourceEntry =
+  | SourceFile
+  | (SourceAttributes & { readonly type: 'directory' | 'fifo' })
+  | (SourceAttributes & { readonly type: 'symlink'; readonly target: string })
+  | (SourceAttributes & { readonly type: 'character-device' | 'block-device'; readonly rdev: number })
+
+export interface ScanOptions {
+  /** absolute path of an existing directory */
+  readonly source: string
+  readonly joinPieces: boolean
+  readonly onWarning: (message: string) => void
+}
+
+/** Everything below `source`, itself first. */
+export function scanDirectory(options: ScanOptions): SourceEntry[] {
+  return new Scan(options).run()
+}
+
+class Scan {
+  readonly #options: ScanOptions
+  readonly #entries: SourceEntry[] = []
+  readonly #refused: string[] = []
+  /** first path of each file with several names, by device and inode */
+  readonly #linked = new Map<string, string>()
+  readonly #trusted = new Map<bigint, boolean>()
+
+  constructor(options: ScanOptions) {
+    this.#options = options
+  }
+
+  run(): SourceEntry[] {
+    this.#visit('', '')
+    if (this.#refused.length > 0) {
+      const more = this.#refused.length - REFUSED_NAMES_SHOWN_MAX
+      const shown = this.#refused.slice(0, REFUSED_NAMES_SHOWN_MAX).join('; ')
+      throw new FailedError(`names that cannot be imported: ${shown}${more > 0 ? `; and ${more} more` : ''}`, {
+        hint: 'rename them (names have to be valid UTF-8) and repeat the import'
+      })
+    }
+    return this.#entries
+  }
+
+  #visit(relativePath: string, name: string): void {
+    const absolute = path.join(this.#options.source, relativePath)
+    const stat = this.#try(absolute, () => fs.lstatSync(absolute, { bigint: true }))
+    const attributes = attributesOf(relativePath, name, stat)
+    if (stat.isDirectory()) {
+      this.#entries.push({ ...attributes, type: 'directory' })
+      this.#visitChildren(relativePath, absolute)
+    } else if (stat.isFile()) {
+      this.#entries.push(this.#file(attributes, absolute, stat))
+    } else if (stat.isSymbolicLink()) {
+      this.#symlink(attributes, absolute)
+    } else if (stat.isFIFO()) {
+      this.#entries.push({ ...attributes, type: 'fifo' })
+    } else if (stat.isCharacterDevice() || stat.isBlockDevice()) {
+      const type = stat.isBlockDevice() ? 'block-device' : 'character-device'
+      this.#entries.push({ ...attributes, type, rdev: Number(stat.rdev) })
+    } else {
+      this.#options.onWarning(`${absolute} is a socket: skipped, since only its maker can answer on it`)
+    }
+  }
+
+  #visitChildren(relativePath: string, absolute: string): void {
+    const raw = this.#try(absolute, () => fs.readdirSync(absolute, { encoding: 'buffer' }))
+    const names = raw.flatMap((bytes) => this.#checkName(bytes, absolute)).sort()
+    const before = this.#entries.length
+    for (const name of names) this.#visit(relativePath === '' ? name : `${relativePath}/${name}`, name)
+    if (!this.#options.joinPieces) return
+    const isSibling = (entry: SourceEntry): boolean => path.join(relativePath, entry.name) === entry.relativePath
+    this.#entries.splice(before, Infinity, ...joinPieces(this.#entries.slice(before), isSibling, absolute))
+  }
+
+  /** The name as text, or nothing when it is skipped or refused. */
+  #checkName(bytes: Buffer, directory: string): string[] {
+    const name = bytes.toString('utf8')
+    const why = Buffer.from(name).equals(bytes) ? whyNameIsRefused(name) : 'is not valid UTF-8'
+    if (why !== undefined) {
+      this.#refused.push(`${directory}/${printable(bytes)} ${why}`)
+      return []
+    }
+    if (!name.startsWith(HIDDEN_PREFIX)) return [name]
+    this.#options.onWarning(`${directory}/${name} is a file that was removed while open: skipped`)
+    return []
+  }
+
+  #file(attributes: SourceAttributes, absolute: string, stat: fs.BigIntStats): SourceFile {
+    const sizeBytes = Number(stat.size)
+    if (sizeBytes > FILE_BYTES_MAX) {
+      throw new FailedError(`${absolute} has ${sizeBytes} bytes, more than the 16 TiB that a file may have`)
+    }
+    if (stat.nlink > 1n) this.#warnAboutLink(absolute, stat)
+    const part: SourcePart = {
+      path: absolute,
+      sizeBytes,
+      device: stat.dev,
+      inode: stat.ino,
+      mtimeNs: stat.mtimeNs,
+      isHole: stat.blocks === 0n && sizeBytes > 0 && this.#countsBlocks(absolute, stat.dev)
+    }
+    return { ...attributes, type: 'file', sizeBytes, parts: [part] }
+  }
+
+  #warnAboutLink(absolute: string, stat: fs.BigIntStats): void {
+    const key = `${stat.dev}:${stat.ino}`
+    const first = this.#linked.get(key)
+    if (first === undefined) this.#linked.set(key, absolute)
+    else this.#options.onWarning(`${absolute} is another name of ${first}: imported as a file of its own`)
+  }
+
+  #symlink(attributes: SourceAttributes, absolute: string): void {
+    const bytes = this.#try(absolute, () => fs.readlinkSync(absolute, { encoding: 'buffer' }))
+    const target = bytes.toString('utf8')
+    if (!Buffer.from(target).equals(bytes)) {
+      this.#refused.push(`${absolute} points to ${printable(bytes)}, which is not valid UTF-8`)
+      return
+    }
+    const resolved = path.posix.join(path.posix.dirname(attributes.relativePath), target)
+    if (path.posix.isAbsolute(target) || resolved === '..' || resolved.startsWith('../')) {
+      this.#options.onWarning(
+        `${absolute} is a symbolic link that leads outside of the directory, to ${target}: imported as it is`
+      )
+    }
+    this.#entries.push({ ...attributes, type: 'symlink', target })
+  }
+
+  /**
+   * Holes should be found with SEEK_HOLE, but Node has no lseek. So a file without any block on its disk is known to
+   * be all zero from st_blocks, where the file system is known to count delayed writes in there; others (ZFS, NFS,
+   * FUSE) answer 0 for files that have bytes. Every other hole is found by reading zeros.
+   */
+  #countsBlocks(absolute: string, device: bigint): boolean {
+    const known = this.#trusted.get(device)
+    if (known !== undefined) return known
+    const trusted = COUNTING_FILE_SYSTEMS.has(this.#try(absolute, () => fs.statfsSync(absolute).type))
+    this.#trusted.set(device, trusted)
+    return trusted
+  }
+
+  #try<Result>(absolute: string, call: () => Result): Result {
+    try {
+      return call()
+    } catch (error) {
+      throw new FailedError(`cannot read ${absolute}: ${messageOf(error)}`, { cause: error })
+    }
+  }
+}
+
+/** f_type of ext2 to 4, XFS, Btrfs and tmpfs (statfs(2)). */
+const COUNTING_FILE_SYSTEMS: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e, 0x01021994])
+
+function attributesOf(relativePath: string, name: string, stat: fs.BigIntStats): SourceAttributes {
+  return {
+    relativePath,
+    name,
+    mode: Number(stat.mode) & 0o7777,
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    atimeNs: stat.atimeNs,
+    mtimeNs: stat.mtimeNs,
+    ctimeNs: stat.ctimeNs
+  }
+}
+
+/** Bytes that are no text, for a message: everything outside of ASCII as \xNN. */
+function printable(bytes: Buffer): string {
+  return [...bytes]
+    .map((byte) =>
+      byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, '0')}`
+    )
+    .join('')
+}
