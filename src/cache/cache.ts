@@ -283,7 +283,11 @@ export class Cache {
         if (!/^\d+-\d+$/.test(entry.name) || this.#regions.has(entry.name)) continue
         const { blocks } = await fs.promises.stat(path.join(this.directory, entry.name))
         if (this.#regions.has(entry.name)) continue
-        this.#regions.set(entry.name, { present: new Uint32Array(BLOCKS_PER_REGION / 32), zero: undefined, diskBytes: blocks * 512 })
+        this.#regions.set(entry.name, {
+          present: new Uint32Array(BLOCKS_PER_REGION / 32),
+          zero: undefined,
+          diskBytes: blocks * 512
+        })
       }
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') this.#onWarning(`cannot list the cache: ${messageOf(error)}`)

@@ -11,7 +11,8 @@
  * 3. A block that equals its base or is zero sends nothing.
  */
 import { messageOf, IsrfsError, NotPublishedError } from '../base/errors.js'
-import { BLOCK_BYTES, toGeneration } from '../base/units.js'
+import { sha256 } from '../base/digest.js'
+import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGE_BYTES, PAGES_PER_BLOCK, toGeneration } from '../base/units.js'
 import { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
 import type { PublishedGeneration } from '../format/generations.js'
@@ -22,13 +23,18 @@ import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
 import type { HeldLease } from '../share/lease.js'
 import { CommitPool } from './commit-pool.js'
-import { contentMayDiffer, countDirtyBlocks, type DirtyBlock, dirtyBlocks, firstDroppedBlock, regionOf } from './dirty.js'
-import type { BlockSource } from './encode.js'
+import {
+  contentMayDiffer,
+  countDirtyBlocks,
+  type DirtyBlock,
+  dirtyBlocks,
+  firstDroppedBlock,
+  regionOf
+} from './dirty.js'
+import { type BlockSource, UNIT_BLOCKS_MAX } from './encode.js'
 import { manifestEntries, sameEntries } from './manifest-of.js'
 import { type FileMap, rewriteMap } from './map-rewrite.js'
 
-/** blocks that travel together and become one chunk */
-const UNIT_BLOCKS = 128
 const UNITS_IN_FLIGHT = 2
 
 export interface CommitProgress {
@@ -84,10 +90,13 @@ class Commit {
   #sentBytes = 0
   #changedBytes = 0
   readonly #sentPlaces: BlockPlace[] = []
+  /** what an earlier try has sent */
+  readonly #known: readonly (readonly [string, BlockPlace])[]
 
   constructor(options: CommitOptions, pool: CommitPool) {
     this.#options = options
     this.#pool = pool
+    this.#known = [...options.session.uploads.entries()]
     this.#maps = new BaseMaps(async (place) => {
       const bytes = await pool.run('mapObject', { place, candidate: options.cache?.mapPath(place.digest) })
       return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -98,13 +107,16 @@ class Commit {
     const { session, base } = this.#options
     await session.sync()
     await this.#checkRight()
-    const files = [...session.namespace.inodes()].filter((inode) => inode.type === 'file' && inode.parent !== 0 && contentMayDiffer(inode))
+    const files = [...session.namespace.inodes()].filter(
+      (inode) => inode.type === 'file' && inode.parent !== 0 && contentMayDiffer(inode)
+    )
     for (const inode of files) this.#totalBytes += countDirtyBlocks(inode) * BLOCK_BYTES
     const changes = await this.#upload(files)
     const maps = new Map<number, FileMap>()
     for (const inode of files) maps.set(inode.id, await this.#rewrite(inode, changes.get(inode.id) ?? new Map()))
     const entries = manifestEntries(session.namespace, maps)
-    if (sameEntries(entries, base.manifest.entries)) return { published: undefined, changedBytes: 0, sentBytes: this.#sentBytes }
+    if (sameEntries(entries, base.manifest.entries))
+      return { published: undefined, changedBytes: 0, sentBytes: this.#sentBytes }
 
     this.#report('publish')
     await this.#checkRight()
@@ -148,12 +160,12 @@ class Commit {
     return changes
   }
 
-  async #uploadUnit(unit: readonly DirtyBlock[], changes: Map<number, Map<number, BlockPlace | undefined>>): Promise<void> {
+  async #uploadUnit(
+    unit: readonly DirtyBlock[],
+    changes: Map<number, Map<number, BlockPlace | undefined>>
+  ): Promise<void> {
     const blocks = await Promise.all(unit.map((block) => this.#source(block)))
-    const answer = await this.#pool.run('encode', {
-      blocks,
-      known: [...this.#options.session.uploads.entries()]
-    })
+    const answer = await this.#pool.run('encode', { blocks, known: this.#known })
     const placed: BlockPlace[] = []
     for (const [index, dirty] of unit.entries()) {
       const result = answer.results[index]
@@ -195,7 +207,7 @@ class Commit {
       baseBytesMax: dirty.baseBytes,
       cachePath: cache?.pathOf(inode.id, region) ?? null,
       cacheOffset: offset,
-      base: base === undefined ? undefined : base
+      base
     }
   }
 
@@ -231,20 +243,32 @@ class Commit {
    * The next resume on this client finds its own blocks here instead of fetching them. A failure only costs that
    * fetch: the generation is published already.
    */
-  async #keepInCache(files: readonly Inode[], changes: ReadonlyMap<number, ReadonlyMap<number, BlockPlace | undefined>>): Promise<void> {
+  async #keepInCache(
+    files: readonly Inode[],
+    changes: ReadonlyMap<number, ReadonlyMap<number, BlockPlace | undefined>>
+  ): Promise<void> {
     const { cache } = this.#options
     if (cache === undefined) return
     try {
       for (const unit of units(files)) {
-        const kept = unit.filter((dirty) => changes.get(dirty.inode.id)?.get(dirty.block) !== undefined)
-        if (kept.length === 0) continue
-        const blocks = await Promise.all(kept.map((dirty) => this.#source(dirty)))
-        const { plain } = await this.#pool.run('assemble', { blocks })
-        for (const [index, dirty] of kept.entries()) {
+        const kept: { dirty: DirtyBlock; place: BlockPlace; source: BlockSource }[] = []
+        for (const dirty of unit) {
           const place = changes.get(dirty.inode.id)?.get(dirty.block)
+          const source = await this.#source(dirty)
+          if (place !== undefined && isLocal(dirty, source, cache)) kept.push({ dirty, place, source })
+        }
+        if (kept.length === 0) continue
+        const { plain } = await this.#pool.run('assemble', { blocks: kept.map(({ source }) => source) })
+        for (const [index, { dirty, place }] of kept.entries()) {
           const bytes = Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES)
-          const { region } = regionOf(dirty.block)
-          if (place !== undefined) cache.replace(dirty.inode.id, region, dirty.block % UNIT_BLOCKS, bytes, Buffer.from(place.digest))
+          if (!sha256(bytes).equals(place.digest)) continue
+          cache.replace(
+            dirty.inode.id,
+            regionOf(dirty.block).region,
+            dirty.block % BLOCKS_PER_REGION,
+            bytes,
+            place.digest
+          )
         }
         this.#report('cache')
       }
@@ -254,8 +278,23 @@ class Commit {
   }
 
   #report(phase: CommitProgress['phase']): void {
-    this.#options.onProgress({ phase, doneBytes: this.#doneBytes, totalBytes: this.#totalBytes, sentBytes: this.#sentBytes })
+    this.#options.onProgress({
+      phase,
+      doneBytes: this.#doneBytes,
+      totalBytes: this.#totalBytes,
+      sentBytes: this.#sentBytes
+    })
   }
+}
+
+/** Whether the block's bytes can be put together without the share. */
+function isLocal(dirty: DirtyBlock, source: BlockSource, cache: Cache): boolean {
+  if (source.kind !== 'layers' || source.base === undefined) return true
+  const needed = Math.min(Math.ceil(dirty.baseBytes / PAGE_BYTES), PAGES_PER_BLOCK)
+  const covered = [...dirty.valid, ...dirty.punched].filter((page) => page < needed).length
+  if (covered === needed) return true
+  const { region } = regionOf(dirty.block)
+  return cache.claims(dirty.inode.id, region, dirty.block % BLOCKS_PER_REGION, source.base.digest)
 }
 
 function* units(files: readonly Inode[]): Generator<DirtyBlock[]> {
@@ -263,7 +302,7 @@ function* units(files: readonly Inode[]): Generator<DirtyBlock[]> {
   for (const inode of files) {
     for (const block of dirtyBlocks(inode)) {
       unit.push(block)
-      if (unit.length === UNIT_BLOCKS) {
+      if (unit.length === UNIT_BLOCKS_MAX) {
         yield unit
         unit = []
       }

@@ -45,7 +45,10 @@ function entryOf(inode: Inode, maps: ReadonlyMap<number, FileMap>): ManifestEntr
   }
   switch (inode.type) {
     case 'file': {
-      const { map, dataBlocks } = maps.get(inode.id) ?? { map: inode.base?.map ?? null, dataBlocks: inode.base?.dataBlocks ?? 0 }
+      const { map, dataBlocks } = maps.get(inode.id) ?? {
+        map: inode.base?.map ?? null,
+        dataBlocks: inode.base?.dataBlocks ?? 0
+      }
       return { ...attributes, type: 'file', size: inode.sizeBytes, dataBlocks, map }
     }
     case 'symlink':
@@ -70,4 +73,3 @@ function canonical(entry: ManifestEntry): string {
     value !== null && typeof value === 'object' && !Array.isArray(value) ? Object.entries(value).sort(byName) : value
   )
 }
-

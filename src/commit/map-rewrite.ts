@@ -25,7 +25,12 @@ export interface MapChanges {
 }
 
 /** Rewrites one file's map. Returns the old one when nothing in it changes. */
-export async function rewriteMap(old: FileMap, changes: MapChanges, maps: BaseMaps, write: ObjectWriter): Promise<FileMap> {
+export async function rewriteMap(
+  old: FileMap,
+  changes: MapChanges,
+  maps: BaseMaps,
+  write: ObjectWriter
+): Promise<FileMap> {
   const oldRoot: MapRoot = old.map === null ? new Map() : await maps.root(old.map)
   const byPage = groupByPage(changes.blocks)
   for (const page of oldRoot.keys()) {

@@ -13,7 +13,16 @@ const RUN_BLOCKS_MAX = 8
 const RETRIES_MAX = 5
 const RETRY_DELAY_MS = 200
 /** a share that answers with these may answer better a moment later */
-const TRANSIENT = new Set(['EIO', 'ESTALE', 'ETIMEDOUT', 'EAGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ECONNREFUSED', 'ENOTCONN'])
+const TRANSIENT = new Set([
+  'EIO',
+  'ESTALE',
+  'ETIMEDOUT',
+  'EAGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ECONNREFUSED',
+  'ENOTCONN'
+])
 
 export interface BlockRequest {
   readonly inode: InodeId
@@ -44,8 +53,12 @@ export class Fetcher {
 
   /** Promises of the plain blocks, in the order of the requests. Each rejects for itself. */
   fetch(requests: readonly BlockRequest[], priority: Priority, what: string): Promise<Buffer>[] {
-    const fresh = requests.filter((request) => !this.isRunning(request.inode, request.block))
-    for (const run of neighbours(fresh)) this.#start(run, priority, what)
+    const fresh = new Map<string, BlockRequest>()
+    for (const request of requests) {
+      const key = keyOf(request.inode, request.block)
+      if (!this.#running.has(key)) fresh.set(key, request)
+    }
+    for (const run of neighbours([...fresh.values()])) this.#start(run, priority, what)
     return requests.map((request) => {
       const running = this.#running.get(keyOf(request.inode, request.block))
       return running ?? Promise.reject(new FailedError('a fetch ended before it was waited for'))
@@ -119,4 +132,3 @@ function keyOf(inode: InodeId, block: number): string {
 export function isDamage(error: unknown): boolean {
   return error instanceof IsrfsError && error.code === 'INTEGRITY'
 }
-

@@ -46,16 +46,20 @@ type Lease = Pick<HeldLease, 'number' | 'token'>
 
 export const shareTasks = {
   blocks: (share: Share, input: { wanted: readonly WantedBlock[] }): FetchedBlocks => fetchBlocks(share, input.wanted),
-  object: (share: Share, input: { place: ObjectPlace; candidate: string | undefined }): { bytes: Uint8Array; encodedBytes: number } =>
-    fetchObject(share, input.place, input.candidate),
+  object: (
+    share: Share,
+    input: { place: ObjectPlace; candidate: string | undefined }
+  ): { bytes: Uint8Array; encodedBytes: number } => fetchObject(share, input.place, input.candidate),
   openVm: (share: Share): VmDescriptor => readVmDescriptor(share),
   newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
-  generation: (share: Share, input: { number: number }): PublishedGeneration => readGeneration(share, toGeneration(input.number)),
+  generation: (share: Share, input: { number: number }): PublishedGeneration =>
+    readGeneration(share, toGeneration(input.number)),
   findSession: (share: Share, input: { sessionId: string; above: number }): PublishedGeneration | undefined =>
     findSession(share, input.sessionId, input.above),
   acquireLease: (share: Share, input: { holder: LeaseHolder }): HeldLease => acquireLease(share, input.holder),
   leaseStillHeld: (share: Share, input: { held: Lease }): boolean => leaseStillHeld(share, input.held),
-  beatLease: (share: Share, input: { held: Lease; beats: number }): boolean => beatLease(share, input.held, input.beats),
+  beatLease: (share: Share, input: { held: Lease; beats: number }): boolean =>
+    beatLease(share, input.held, input.beats),
   releaseLease: (share: Share, input: { held: Lease; generation: GenerationReference | null }): void => {
     releaseLease(share, input.held, input.generation)
   },
@@ -71,7 +75,8 @@ export const shareTasks = {
 
 export type ShareTasks = typeof shareTasks
 export type ShareTaskName = keyof ShareTasks
-export type ShareTaskInput<Name extends ShareTaskName> = Parameters<ShareTasks[Name]> extends [Share, infer Input] ? Input : Record<string, never>
+export type ShareTaskInput<Name extends ShareTaskName> =
+  Parameters<ShareTasks[Name]> extends [Share, infer Input] ? Input : Record<string, never>
 export type ShareTaskOutput<Name extends ShareTaskName> = ReturnType<ShareTasks[Name]>
 
 /** Local candidates first; what is left is read from the share, neighbours in one chunk with one read. */
@@ -86,7 +91,10 @@ function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlock
   }
   let encodedBytes = 0
   for (const run of runs(missing, wanted)) {
-    const stored = readRun(share, run.map((index) => placeOf(wanted, index)))
+    const stored = readRun(
+      share,
+      run.map((index) => placeOf(wanted, index))
+    )
     for (const [position, index] of run.entries()) {
       const place = placeOf(wanted, index)
       try {
@@ -102,11 +110,16 @@ function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlock
   return { plain, results, encodedBytes }
 }
 
-function fetchObject(share: Share, place: ObjectPlace, candidate: string | undefined): { bytes: Uint8Array; encodedBytes: number } {
+function fetchObject(
+  share: Share,
+  place: ObjectPlace,
+  candidate: string | undefined
+): { bytes: Uint8Array; encodedBytes: number } {
   if (candidate !== undefined) {
     try {
       const bytes = fs.readFileSync(candidate)
-      if (bytes.length === place.plainBytes && sha256(bytes).toString('hex') === place.digest) return { bytes, encodedBytes: 0 }
+      if (bytes.length === place.plainBytes && sha256(bytes).toString('hex') === place.digest)
+        return { bytes, encodedBytes: 0 }
     } catch {
       // not cached
     }
@@ -142,7 +155,9 @@ function readRun(share: Share, places: readonly BlockPlace[]): Buffer[] | undefi
   if (first === undefined || last === undefined || places.length === 1) return undefined
   try {
     const bytes = share.readRange(chunkName(first.chunk), first.offset, last.offset + last.storedBytes - first.offset)
-    return places.map((place) => bytes.subarray(place.offset - first.offset, place.offset - first.offset + place.storedBytes))
+    return places.map((place) =>
+      bytes.subarray(place.offset - first.offset, place.offset - first.offset + place.storedBytes)
+    )
   } catch {
     return undefined
   }

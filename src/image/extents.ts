@@ -12,7 +12,12 @@ import type { Inode } from '../session/namespace-types.js'
 const MAP_PAGE_SPAN_BYTES = BLOCKS_PER_MAP_PAGE * BLOCK_BYTES
 
 /** The first byte at or after `offset` that is data (or a hole). Rejects with ENXIO when there is no data. */
-export async function findDataOrHole(inode: Inode, offset: number, whence: 'data' | 'hole', maps: BaseMaps): Promise<number> {
+export async function findDataOrHole(
+  inode: Inode,
+  offset: number,
+  whence: 'data' | 'hole',
+  maps: BaseMaps
+): Promise<number> {
   let position = offset
   while (position < inode.sizeBytes) {
     const pageIndex = Math.floor(position / MAP_PAGE_SPAN_BYTES)
@@ -27,7 +32,13 @@ export async function findDataOrHole(inode: Inode, offset: number, whence: 'data
   throw new PosixError('ENXIO')
 }
 
-function findInSpan(inode: Inode, from: number, end: number, whence: 'data' | 'hole', mapPage: MapPage | null): number | undefined {
+function findInSpan(
+  inode: Inode,
+  from: number,
+  end: number,
+  whence: 'data' | 'hole',
+  mapPage: MapPage | null
+): number | undefined {
   let position = from
   while (position < end) {
     const modified = inode.regions.get(Math.floor(position / REGION_BYTES))

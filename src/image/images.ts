@@ -66,7 +66,11 @@ export class Images implements FileImage {
     this.#fetcher = new Fetcher(options.pool, options.cache)
     this.maps = new BaseMaps(async (place) => {
       const candidate = this.#cache.mapPath(place.digest)
-      const { bytes, encodedBytes } = await this.#pool.run('object', { place, candidate }, { priority: 'demand', what: 'a block map' })
+      const { bytes, encodedBytes } = await this.#pool.run(
+        'object',
+        { place, candidate },
+        { priority: 'demand', what: 'a block map' }
+      )
       this.#pool.counters.fetchedBytes += encodedBytes
       if (encodedBytes > 0) void this.#cache.keepMap(place.digest, bytes)
       return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -118,7 +122,12 @@ export class Images implements FileImage {
     }
   }
 
-  seek(inode: Inode, offset: number, whence: 'data' | 'hole', mayHaveUnflushedPages: boolean): number | Promise<number> {
+  seek(
+    inode: Inode,
+    offset: number,
+    whence: 'data' | 'hole',
+    mayHaveUnflushedPages: boolean
+  ): number | Promise<number> {
     if (offset < 0 || offset >= inode.sizeBytes) throw new PosixError('ENXIO')
     // SEEK_DATA and SEEK_HOLE do not flush: bytes that only the kernel has must not look like a hole
     if (mayHaveUnflushedPages) return whence === 'data' ? offset : inode.sizeBytes
@@ -272,7 +281,7 @@ export class Images implements FileImage {
       ...this.#fillExisting(inode, whole.subarray(0, offset - from), from, held),
       ...this.#fillExisting(inode, whole.subarray(end - from), end, held)
     ]
-    if (missing.length > 0) return missing
+    if (missing.length > 0) return [...new Set(missing)] // head and tail may lie in one block
     bytes.copy(whole, offset - from)
     this.#session.write(inode, whole, from)
     return undefined

@@ -3,13 +3,7 @@
  * Pure decisions on in-memory state plus local reads; never waits. What is not here is reported to the caller.
  */
 import { getBit } from '../base/bits.js'
-import {
-  BLOCK_BYTES,
-  BLOCKS_PER_REGION,
-  PAGE_BYTES,
-  PAGES_PER_REGION,
-  REGION_BYTES
-} from '../base/units.js'
+import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES } from '../base/units.js'
 import type { Cache } from '../cache/cache.js'
 import type { Inode } from '../session/namespace-types.js'
 
@@ -97,8 +91,9 @@ function endOfRun(
   const blockEnd = (at: number): number => (Math.floor(at / BLOCK_BYTES) + 1) * BLOCK_BYTES
   let next = position
   for (;;) {
-    next = modified ? (Math.floor(next / PAGE_BYTES) + 1) * PAGE_BYTES : blockEnd(next)
-    if (position < inode.baseLimitBytes && next > inode.baseLimitBytes && source !== 'session') next = inode.baseLimitBytes
+    const from = next
+    next = modified ? (Math.floor(from / PAGE_BYTES) + 1) * PAGE_BYTES : blockEnd(from)
+    if (from < inode.baseLimitBytes && next > inode.baseLimitBytes && source !== 'session') next = inode.baseLimitBytes
     if (next >= limit) return limit
     if ((source === 'held' || source === 'missing') && next % BLOCK_BYTES === 0) return next
     if (sourceOf(inode, next, cache, held) !== source) return next

@@ -10,12 +10,7 @@ export interface FileImage {
   /** `mode` is Linux's FALLOC_FL_* bits; EOPNOTSUPP for those that are not supported. */
   fallocate(inode: Inode, mode: number, offset: number, lengthBytes: number): void | Promise<void>
   /** SEEK_DATA and SEEK_HOLE; ENXIO at and past the end. With unflushed pages everything counts as data. */
-  seek(
-    inode: Inode,
-    offset: number,
-    whence: 'data' | 'hole',
-    mayHaveUnflushedPages: boolean
-  ): number | Promise<number>
+  seek(inode: Inode, offset: number, whence: 'data' | 'hole', mayHaveUnflushedPages: boolean): number | Promise<number>
   /** for st_blocks */
   allocatedBytes(inode: Inode): number
   /** Durable when it resolves: what was written to this file before the call. */

@@ -13,7 +13,8 @@ export class Readahead {
   /** Blocks to fetch beyond `lastBlock`, given that `firstBlock` to `lastBlock` were missed now. */
   afterMiss(inode: InodeId, firstBlock: number, lastBlock: number): number {
     const stream = this.#streams.get(inode)
-    const sequential = stream !== undefined && firstBlock >= stream.nextBlock - stream.window && firstBlock <= stream.nextBlock + 1
+    const sequential =
+      stream !== undefined && firstBlock >= stream.nextBlock - stream.window && firstBlock <= stream.nextBlock + 1
     const window = sequential ? Math.min(Math.max(4, stream.window * 2), READAHEAD_BLOCKS_MAX) : 0
     if (this.#streams.size >= STREAMS_MAX && stream === undefined) this.#streams.clear()
     this.#streams.set(inode, { nextBlock: lastBlock + 1 + window, window })

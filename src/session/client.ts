@@ -1,0 +1,94 @@
+/**
+ * Who this client is: a random id in its directory, bound to this machine and to this very directory. A copied or
+ * restored directory is noticed by its device and inode, becomes a new client, and its sessions are set aside: two
+ * clients must never both go on with one session.
+ */
+import { randomBytes } from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
+import { z } from 'zod'
+import { errnoOf, FailedError, messageOf } from '../base/errors.js'
+import { readIfThere, replaceFileDurably } from './durable-file.js'
+
+export interface Client {
+  readonly id: string
+  readonly directory: string
+  /** the directory was made or given an id now */
+  readonly isNew: boolean
+  /** it came from somewhere else: new id, sessions set aside */
+  readonly wasCopied: boolean
+}
+
+const clientSchema = z.object({
+  format: z.literal('isrfs-client'),
+  version: z.literal(1),
+  id: z.string().regex(/^[0-9a-f]{32}$/),
+  machine: z.string().max(64),
+  device: z.string(),
+  inode: z.string()
+})
+
+/** Opens the client directory, creating it (0700) if missing. */
+export function openClient(directory: string): Client {
+  try {
+    fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
+    const { dev, ino, uid, mode } = fs.statSync(directory, { bigint: true })
+    if (uid !== BigInt(process.geteuid?.() ?? uid)) {
+      throw new FailedError(`the client directory ${directory} belongs to another user`, {
+        hint: 'use another --client-dir'
+      })
+    }
+    if ((mode & 0o077n) !== 0n) fs.chmodSync(directory, 0o700)
+    return identify(directory, { machine: machineId(), device: String(dev), inode: String(ino) })
+  } catch (error) {
+    if (error instanceof FailedError) throw error
+    throw new FailedError(`cannot use the client directory ${directory}: ${messageOf(error)}`, {
+      hint: 'give a directory that you can write to: --client-dir DIR, or ISRFS_CLIENT_DIR',
+      cause: error
+    })
+  }
+}
+
+function identify(directory: string, here: { machine: string; device: string; inode: string }): Client {
+  const file = path.join(directory, 'client.json')
+  const bytes = readIfThere(file)
+  const known = bytes === undefined ? undefined : parse(bytes, file)
+  if (
+    known !== undefined &&
+    known.machine === here.machine &&
+    known.device === here.device &&
+    known.inode === here.inode
+  ) {
+    return { id: known.id, directory, isNew: false, wasCopied: false }
+  }
+  const id = randomBytes(16).toString('hex')
+  if (known !== undefined) setSessionsAside(directory, known.id)
+  replaceFileDurably(
+    file,
+    Buffer.from(`${JSON.stringify({ format: 'isrfs-client', version: 1, id, ...here }, undefined, 1)}\n`)
+  )
+  return { id, directory, isNew: known === undefined, wasCopied: known !== undefined }
+}
+
+function setSessionsAside(directory: string, oldId: string): void {
+  try {
+    fs.renameSync(path.join(directory, 'sessions'), path.join(directory, `sessions-of-${oldId}-${String(Date.now())}`))
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error
+  }
+}
+
+function parse(bytes: Buffer, file: string): z.infer<typeof clientSchema> {
+  try {
+    return clientSchema.parse(JSON.parse(bytes.toString('utf8')))
+  } catch (error) {
+    throw new FailedError(`${file} is damaged`, {
+      hint: `its sessions may hold changes that are nowhere else: keep ${path.dirname(file)}, and use another --client-dir meanwhile`,
+      cause: error
+    })
+  }
+}
+
+function machineId(): string {
+  return readIfThere('/etc/machine-id')?.toString('latin1').trim() ?? 'unknown'
+}

@@ -1,0 +1,81 @@
+/**
+ * session.json: what a session belongs to. Rewritten durably when the session is opened in another boot of the machine,
+ * and when its generation is published.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { z } from 'zod'
+import { IntegrityError } from '../base/errors.js'
+import { readIfThere, replaceFileDurably } from './durable-file.js'
+
+export const IDENTITY_FILE = 'session.json'
+/** stays when a session is removed: the lock of the directory lives in it */
+export const LOCK_FILE = 'lock'
+
+const identityFields = {
+  sessionId: z.string().regex(/^[0-9a-f]{8,64}$/),
+  vmId: z.string().regex(/^[0-9a-f]{8,64}$/),
+  client: z.string().regex(/^[0-9a-f]{8,64}$/),
+  baseGeneration: z.number().int().positive(),
+  baseDigest: z.string().regex(/^[0-9a-f]{64}$/),
+  createdIso: z.string().max(40),
+  leaseNumber: z.number().int().positive().nullable(),
+  discard: z.boolean()
+}
+
+const fileSchema = z.object({
+  format: z.literal('isrfs-session'),
+  version: z.literal(1),
+  ...identityFields,
+  /** makes frames of this session unlike any other bytes */
+  salt: z.number().int().min(0).max(0xffffffff),
+  /** boot of the machine in which it was last opened */
+  boot: z.string().max(64),
+  published: z
+    .object({ generation: z.number().int().positive(), digest: z.string().regex(/^[0-9a-f]{64}$/) })
+    .nullable()
+})
+
+export interface SessionIdentity {
+  readonly sessionId: string
+  readonly vmId: string
+  readonly client: string
+  readonly baseGeneration: number
+  readonly baseDigest: string
+  readonly createdIso: string
+  readonly leaseNumber: number | null
+  readonly discard: boolean
+}
+
+export type SessionFile = z.infer<typeof fileSchema>
+
+export function writeSessionFile(directory: string, file: SessionFile): void {
+  replaceFileDurably(path.join(directory, IDENTITY_FILE), Buffer.from(`${JSON.stringify(file, undefined, 1)}\n`))
+}
+
+/** undefined when there is no session; IntegrityError when there is one that cannot be read. */
+export function readSessionFile(directory: string): SessionFile | undefined {
+  const bytes = readIfThere(path.join(directory, IDENTITY_FILE))
+  if (bytes === undefined) return undefined
+  try {
+    return fileSchema.parse(JSON.parse(bytes.toString('utf8')))
+  } catch (error) {
+    throw new IntegrityError(`${path.join(directory, IDENTITY_FILE)} is damaged`, {
+      hint: `nothing was changed. Keep a copy of ${directory}; isrfs recover <vm> --discard gives its changes up`,
+      cause: error
+    })
+  }
+}
+
+export function identityOf(file: SessionFile): SessionIdentity {
+  const { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard } = file
+  return { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard }
+}
+
+/** Removes everything but the lock: session.json first, so that a crash in between leaves no half session. */
+export function removeSession(directory: string): void {
+  fs.rmSync(path.join(directory, IDENTITY_FILE), { force: true })
+  for (const name of fs.readdirSync(directory)) {
+    if (name !== LOCK_FILE) fs.rmSync(path.join(directory, name), { recursive: true, force: true })
+  }
+}

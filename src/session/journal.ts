@@ -1,0 +1,175 @@
+/**
+ * The journal: append-only files of frames (frame.ts), sequenced and chained. One append is one write(2); a failed one
+ * is cut off again, so the file never holds half a change that was not followed by a crash.
+ *
+ * Reading back: frames count up to the first that is not whole. What follows is a torn tail and is cut, unless a
+ * later frame knows that the bad one had been durable: then it is damage, and nothing is changed.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { IntegrityError } from '../base/errors.js'
+import { type Disk, diskError, writeFully } from './disk.js'
+import { namesIn } from './durable-file.js'
+import {
+  encodeJournalHeader,
+  findFrames,
+  type Frame,
+  FRAME_HEADER_BYTES,
+  FRAME_TRAILER_BYTES,
+  type FrameKind,
+  JOURNAL_HEADER_BYTES,
+  parseFrame,
+  parseJournalHeader,
+  sealFrame
+} from './frame.js'
+import type { ByteWriter } from './bytes.js'
+
+const NAME_PATTERN = /^journal-(\d+)$/
+
+/** Where the chain stands. */
+export interface JournalPosition {
+  readonly sequence: number
+  readonly checksum: number
+}
+
+export class Journal {
+  readonly number: number
+  readonly descriptor: number
+  readonly #salt: number
+  readonly #disk: Disk
+  #bytes: number
+  #sequence: number
+  #checksum: number
+
+  constructor(options: {
+    number: number
+    descriptor: number
+    salt: number
+    disk: Disk
+    bytes: number
+    position: JournalPosition
+  }) {
+    this.number = options.number
+    this.descriptor = options.descriptor
+    this.#salt = options.salt
+    this.#disk = options.disk
+    this.#bytes = options.bytes
+    this.#sequence = options.position.sequence
+    this.#checksum = options.position.checksum
+  }
+
+  /** Starts the file journal-<number>. */
+  static create(directory: string, number: number, salt: number, position: JournalPosition, disk: Disk): Journal {
+    const header = encodeJournalHeader(
+      { number, firstSequence: position.sequence + 1, previousChecksum: position.checksum },
+      salt
+    )
+    const file = path.join(directory, journalName(number))
+    const descriptor = fs.openSync(file, fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_TRUNC, 0o600)
+    try {
+      writeFully(disk, descriptor, header, 0, header.length, 0)
+    } catch (error) {
+      fs.closeSync(descriptor)
+      fs.rmSync(file, { force: true })
+      throw diskError(error, 'cannot start a journal')
+    }
+    return new Journal({ number, descriptor, salt, disk, bytes: header.length, position })
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** sequence of the last frame */
+  get position(): JournalPosition {
+    return { sequence: this.#sequence, checksum: this.#checksum }
+  }
+
+  /** Appends the frame whose payload the writer holds from FRAME_HEADER_BYTES on. Throws with nothing appended. */
+  append(writer: ByteWriter, kind: FrameKind, recordCount: number, durableSequence: number): void {
+    writer.reserve(FRAME_TRAILER_BYTES)
+    const sequence = this.#sequence + 1
+    const fields = { salt: this.#salt, previousChecksum: this.#checksum, sequence, durableSequence, kind, recordCount }
+    const checksum = sealFrame(writer.bytes, writer.length, fields)
+    try {
+      writeFully(this.#disk, this.descriptor, writer.bytes, 0, writer.length, this.#bytes)
+    } catch (error) {
+      fs.ftruncateSync(this.descriptor, this.#bytes)
+      throw diskError(error, 'cannot write the journal')
+    }
+    this.#bytes += writer.length
+    this.#sequence = sequence
+    this.#checksum = checksum
+  }
+}
+
+/** Makes a writer ready for a frame's payload. */
+export function beginFrame(writer: ByteWriter): void {
+  writer.length = 0
+  writer.reserve(FRAME_HEADER_BYTES)
+}
+
+export function journalName(number: number): string {
+  return `journal-${String(number)}`
+}
+
+/** Numbers of the journals in a directory, ascending. */
+export function journalNumbers(directory: string): number[] {
+  return namesIn(directory)
+    .flatMap((name) => NAME_PATTERN.exec(name)?.[1] ?? [])
+    .map(Number)
+    .sort((first, second) => first - second)
+}
+
+export interface JournalContent {
+  readonly bytes: Buffer
+  readonly frames: readonly Frame[]
+  /** where good frames end; what follows was cut or has to be */
+  readonly endBytes: number
+  readonly position: JournalPosition
+}
+
+/** Reads one journal. `expected` is where the chain stood before it, undefined for the first that is read. */
+export function readJournal(
+  directory: string,
+  number: number,
+  salt: number,
+  expected: JournalPosition | undefined
+): JournalContent {
+  const file = path.join(directory, journalName(number))
+  const bytes = fs.readFileSync(file)
+  const header = parseJournalHeader(bytes, salt)
+  if (header === undefined) {
+    refuseIfDurable(file, bytes, 0, salt, expected?.sequence ?? 0)
+    return { bytes, frames: [], endBytes: 0, position: expected ?? { sequence: 0, checksum: 0 } }
+  }
+  let position: JournalPosition = { sequence: header.firstSequence - 1, checksum: header.previousChecksum }
+  if (expected !== undefined && (expected.sequence !== position.sequence || expected.checksum !== position.checksum)) {
+    refuseIfDurable(file, bytes, 0, salt, expected.sequence) // else the end of the journal before it was lost, and this with it
+    return { bytes, frames: [], endBytes: 0, position: expected }
+  }
+  const frames: Frame[] = []
+  let at = JOURNAL_HEADER_BYTES
+  for (;;) {
+    const frame = parseFrame(bytes, at, salt)
+    if (frame?.sequence !== position.sequence + 1 || frame.previousChecksum !== position.checksum) break
+    frames.push(frame)
+    position = { sequence: frame.sequence, checksum: frame.checksum }
+    at = frame.end
+  }
+  if (at < bytes.length) refuseIfDurable(file, bytes, at, salt, position.sequence)
+  return { bytes, frames, endBytes: at, position }
+}
+
+/** A frame after the bad place that knows the bad one to have been durable makes it damage instead of a torn tail. */
+function refuseIfDurable(file: string, bytes: Buffer, from: number, salt: number, lastGood: number): void {
+  for (const frame of findFrames(bytes, from, salt)) {
+    if (frame.durableSequence > lastGood) throw damage(file, `the change after number ${String(lastGood)} is damaged`)
+  }
+}
+
+export function damage(file: string, why: string): IntegrityError {
+  return new IntegrityError(`the session's ${file} is damaged: ${why}`, {
+    hint: `nothing was changed. Keep a copy of ${path.dirname(file)}; isrfs recover <vm> --discard gives these changes up`
+  })
+}

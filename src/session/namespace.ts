@@ -1,0 +1,215 @@
+/**
+ * The live state of a VM's files and directories: a base image plus applied records.
+ *
+ * Invariants:
+ * 1. State changes only in `apply`, live and in replay. Records carry resulting values: applying twice is applying once.
+ * 2. A page is valid in the session, or a hole (punched), or the base's; never two of these.
+ * 3. Inode numbers are never used twice.
+ */
+import assert from 'node:assert/strict'
+import { bitWords, clearBit, clearBits, countBits, getBit, setBit } from '../base/bits.js'
+import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, ROOT_INODE, toInodeId } from '../base/units.js'
+import type { BaseFile, ChangeRecord, FileType, Inode, RegionPages } from './namespace-types.js'
+
+export interface BaseInode {
+  readonly id: InodeId
+  readonly type: FileType
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  readonly atimeNs: bigint
+  readonly mtimeNs: bigint
+  readonly ctimeNs: bigint
+  readonly rdev: number
+  readonly target: string
+  readonly parent: InodeId
+  readonly name: string
+  readonly sizeBytes: number
+  readonly base: BaseFile | undefined
+  /** given by a snapshot; a manifest's files start with all of their base and no region */
+  readonly baseLimitBytes?: number
+  readonly regions?: Map<number, RegionPages>
+}
+
+export interface BaseImage {
+  readonly nextInode: number
+  readonly inodes: Iterable<BaseInode>
+}
+
+export class Namespace {
+  dirtyPages = 0
+  changed = false
+  #nextInode: number
+  readonly #inodes = new Map<InodeId, Inode>()
+
+  constructor(base: BaseImage) {
+    this.#nextInode = base.nextInode
+    for (const inode of base.inodes) {
+      this.#inodes.set(inode.id, {
+        ...inode,
+        children: inode.type === 'directory' ? new Map() : undefined,
+        subdirectories: 0,
+        baseLimitBytes: inode.baseLimitBytes ?? inode.base?.sizeBytes ?? 0,
+        regions: inode.regions ?? new Map<number, RegionPages>()
+      })
+      for (const pages of inode.regions?.values() ?? []) this.dirtyPages += countBits(pages.valid)
+    }
+    for (const inode of base.inodes) {
+      if (inode.id !== ROOT_INODE && inode.parent !== 0) this.#link(inode.parent, inode.name, inode.id)
+    }
+  }
+
+  get nextInode(): number {
+    return this.#nextInode
+  }
+
+  get(id: InodeId): Inode | undefined {
+    return this.#inodes.get(id)
+  }
+
+  child(parent: Inode, name: string): Inode | undefined {
+    const id = parent.children?.get(name)
+    return id === undefined ? undefined : this.#inodes.get(id)
+  }
+
+  inodes(): IterableIterator<Inode> {
+    return this.#inodes.values()
+  }
+
+  allocateInode(): InodeId {
+    return toInodeId(this.#nextInode++)
+  }
+
+  apply(record: ChangeRecord): void {
+    this.changed = true
+    switch (record.kind) {
+      case 'inode': {
+        const known = this.#inodes.get(record.inode)
+        const { mode, uid, gid, atimeNs, mtimeNs, ctimeNs } = record
+        if (known !== undefined) Object.assign(known, { mode, uid, gid, atimeNs, mtimeNs, ctimeNs })
+        else {
+          this.#nextInode = Math.max(this.#nextInode, record.inode + 1)
+          this.#inodes.set(record.inode, {
+            id: record.inode,
+            type: record.type,
+            mode,
+            uid,
+            gid,
+            atimeNs,
+            mtimeNs,
+            ctimeNs,
+            rdev: record.rdev,
+            target: record.target,
+            parent: toInodeId(0),
+            name: '',
+            children: record.type === 'directory' ? new Map() : undefined,
+            subdirectories: 0,
+            sizeBytes: 0,
+            base: undefined,
+            baseLimitBytes: 0,
+            regions: new Map()
+          })
+        }
+        return
+      }
+      case 'link':
+        this.#link(record.parent, record.name, record.inode)
+        return
+      case 'unlink': {
+        const parent = this.#must(record.parent)
+        const inode = this.#must(parent.children?.get(record.name) ?? toInodeId(0))
+        parent.children?.delete(record.name)
+        if (inode.type === 'directory') parent.subdirectories--
+        inode.parent = toInodeId(0)
+        inode.name = ''
+        return
+      }
+      case 'forget': {
+        const inode = this.#must(record.inode)
+        for (const pages of inode.regions.values()) this.dirtyPages -= countBits(pages.valid)
+        this.#inodes.delete(record.inode)
+        return
+      }
+      case 'size': {
+        const inode = this.#must(record.inode)
+        if (record.sizeBytes < inode.sizeBytes) {
+          const first = Math.ceil(record.sizeBytes / PAGE_BYTES)
+          this.#invalidate(inode, first, Math.ceil(inode.sizeBytes / PAGE_BYTES) - first, false)
+        }
+        inode.sizeBytes = record.sizeBytes
+        inode.baseLimitBytes = record.baseLimitBytes
+        return
+      }
+      case 'punch':
+        this.#invalidate(this.#must(record.inode), record.firstPage, record.pageCount, true)
+        return
+      case 'pages': {
+        const pages = this.#pages(this.#must(record.inode), record.region)
+        for (let index = 0; index < record.checksums.length; index++) {
+          this.#validate(pages, record.firstPage + index)
+        }
+        return
+      }
+    }
+  }
+
+  /** What 'pages' records for all pages of [start, end) do, without the records: for the write path. */
+  markPages(inode: Inode, start: number, end: number): void {
+    this.changed = true
+    for (let page = Math.floor(start / PAGE_BYTES); page * PAGE_BYTES < end; page++) {
+      this.#validate(this.#pages(inode, Math.floor(page / PAGES_PER_REGION)), page % PAGES_PER_REGION)
+    }
+  }
+
+  #validate(pages: RegionPages, page: number): void {
+    if (pages.punched !== undefined) clearBit(pages.punched, page)
+    if (getBit(pages.valid, page)) return
+    setBit(pages.valid, page)
+    this.dirtyPages++
+  }
+
+  #pages(inode: Inode, region: number): RegionPages {
+    let pages = inode.regions.get(region)
+    if (pages === undefined) {
+      pages = { valid: new Uint32Array(bitWords(PAGES_PER_REGION)), punched: undefined }
+      inode.regions.set(region, pages)
+    }
+    return pages
+  }
+
+  #invalidate(inode: Inode, firstPage: number, count: number, punch: boolean): void {
+    const end = firstPage + count
+    for (let region = Math.floor(firstPage / PAGES_PER_REGION); region * PAGES_PER_REGION < end; region++) {
+      const from = Math.max(firstPage - region * PAGES_PER_REGION, 0)
+      const to = Math.min(end - region * PAGES_PER_REGION, PAGES_PER_REGION)
+      const inBase = region * PAGES_PER_REGION * PAGE_BYTES < inode.baseLimitBytes
+      const known = inode.regions.get(region)
+      if (known !== undefined) {
+        const before = countBits(known.valid)
+        clearBits(known.valid, from, to - from)
+        this.dirtyPages -= before - countBits(known.valid)
+        if (!punch && known.punched !== undefined) clearBits(known.punched, from, to - from)
+      }
+      if (punch && inBase) {
+        const pages = this.#pages(inode, region)
+        pages.punched ??= new Uint32Array(bitWords(PAGES_PER_REGION))
+        for (let page = from; page < to; page++) setBit(pages.punched, page)
+      }
+    }
+  }
+
+  #link(parentId: InodeId, name: string, id: InodeId): void {
+    const parent = this.#must(parentId)
+    const inode = this.#must(id)
+    parent.children?.set(name, id)
+    if (inode.type === 'directory') parent.subdirectories++
+    inode.parent = parentId
+    inode.name = name
+  }
+
+  #must(id: InodeId): Inode {
+    const inode = this.#inodes.get(id)
+    assert(inode !== undefined, 'no such inode')
+    return inode
+  }
+}

@@ -1,0 +1,170 @@
+/**
+ * Recovery: base image, newest snapshot, journals after it -> the state that the mount had. After a power cut (another
+ * boot) the bytes of pages that no barrier vouches for count only when they have the checksum of their record.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { crc32 } from 'node:zlib'
+import { IntegrityError, messageOf } from '../base/errors.js'
+import { type InodeId, PAGE_BYTES } from '../base/units.js'
+import { ByteReader, DamageError } from './bytes.js'
+import { namesIn } from './durable-file.js'
+import { type Frame, FRAME_KINDS } from './frame.js'
+import {
+  damage,
+  type JournalContent,
+  journalName,
+  journalNumbers,
+  type JournalPosition,
+  readJournal
+} from './journal.js'
+import { type BaseImage, Namespace } from './namespace.js'
+import type { ChangeRecord } from './namespace-types.js'
+import { decodeRecord } from './record-codec.js'
+import { decodeSnapshot } from './snapshot.js'
+
+const SNAPSHOT_PATTERN = /^snapshot-(\d+)$/
+
+export interface Recovered {
+  readonly namespace: Namespace
+  /** the journal to go on with; undefined when there is none that can be */
+  readonly last: { readonly number: number; readonly bytes: number } | undefined
+  readonly nextNumber: number
+  readonly position: JournalPosition
+  readonly records: number
+  readonly cutBytes: number
+  readonly droppedPages: number
+}
+
+export function snapshotName(number: number): string {
+  return `snapshot-${String(number)}`
+}
+
+export function recoverState(options: {
+  readonly directory: string
+  readonly salt: number
+  readonly base: BaseImage
+  readonly powerCut: boolean
+  readonly regionPath: (inode: InodeId, region: number) => string
+}): Recovered {
+  const { directory, salt, base } = options
+  const snapshot = newestSnapshot(directory)
+  const namespace = new Namespace(snapshot === undefined ? base : readSnapshot(directory, snapshot, salt, base))
+  const numbers = journalNumbers(directory).filter((number) => number >= (snapshot ?? 0))
+  const contents = new Map<number, JournalContent>()
+  let position: JournalPosition | undefined
+  let cutBytes = 0
+  let last: Recovered['last']
+  for (const [index, number] of numbers.entries()) {
+    if (index > 0 && number !== (numbers[index - 1] ?? 0) + 1)
+      throw damage(path.join(directory, journalName(number)), 'a journal before it is missing')
+    const content = readJournal(directory, number, salt, position)
+    contents.set(number, content)
+    position = content.position
+    cutBytes += content.bytes.length - content.endBytes
+    if (content.endBytes > 0) last = { number, bytes: content.endBytes }
+  }
+  if (snapshot === undefined && numbers.length > 0 && numbers[0] !== 0)
+    throw damage(directory, 'its first journal is missing')
+  const barriers = readBarriers(contents)
+  let records = 0
+  let droppedPages = 0
+  for (const [number, content] of contents) {
+    for (const frame of content.frames) {
+      if (frame.kind !== FRAME_KINDS.change) continue
+      try {
+        for (const record of recordsOf(content.bytes, frame)) {
+          const kept =
+            options.powerCut && record.kind === 'pages' && !barriers.cover(record.inode, frame.sequence)
+              ? keepWrittenPages(record, options.regionPath)
+              : [record]
+          if (kept[0] !== record)
+            droppedPages += (record.kind === 'pages' ? record.checksums.length : 0) - pagesIn(kept)
+          for (const part of kept) namespace.apply(part)
+          records++
+        }
+      } catch (error) {
+        if (error instanceof IntegrityError) throw error
+        throw damage(
+          path.join(directory, journalName(number)),
+          `change ${String(frame.sequence)} does not fit: ${messageOf(error)}`
+        )
+      }
+    }
+  }
+  return {
+    namespace,
+    last,
+    nextNumber: Math.max(snapshot ?? 0, ...numbers, -1) + 1,
+    position: position ?? { sequence: 0, checksum: 0 },
+    records,
+    cutBytes,
+    droppedPages
+  }
+}
+
+function newestSnapshot(directory: string): number | undefined {
+  const numbers = namesIn(directory)
+    .flatMap((name) => SNAPSHOT_PATTERN.exec(name)?.[1] ?? [])
+    .map(Number)
+  return numbers.length === 0 ? undefined : Math.max(...numbers)
+}
+
+function readSnapshot(directory: string, number: number, salt: number, base: BaseImage): BaseImage {
+  const file = path.join(directory, snapshotName(number))
+  try {
+    return decodeSnapshot(fs.readFileSync(file), salt, base)
+  } catch (error) {
+    if (error instanceof DamageError) throw damage(file, error.message)
+    throw error
+  }
+}
+
+function readBarriers(contents: ReadonlyMap<number, JournalContent>): {
+  cover(inode: InodeId, sequence: number): boolean
+} {
+  const through = new Map<number, number>()
+  for (const { bytes, frames } of contents.values()) {
+    for (const frame of frames) {
+      if (frame.kind !== FRAME_KINDS.barrier) continue
+      const reader = new ByteReader(bytes, frame.payloadStart, frame.payloadEnd)
+      const inode = reader.u64()
+      through.set(inode, Math.max(through.get(inode) ?? 0, reader.u64()))
+    }
+  }
+  return { cover: (inode, sequence) => sequence <= Math.max(through.get(inode) ?? 0, through.get(0) ?? 0) }
+}
+
+function* recordsOf(bytes: Buffer, frame: Frame): Generator<ChangeRecord> {
+  const reader = new ByteReader(bytes, frame.payloadStart, frame.payloadEnd)
+  for (let index = 0; index < frame.recordCount; index++) yield decodeRecord(reader)
+}
+
+type PagesRecord = Extract<ChangeRecord, { kind: 'pages' }>
+
+/** The record's pages whose bytes are on the disk, as records of one page each. */
+function keepWrittenPages(record: PagesRecord, regionPath: (inode: InodeId, region: number) => string): PagesRecord[] {
+  const kept: PagesRecord[] = []
+  let descriptor: number | undefined
+  try {
+    descriptor = fs.openSync(regionPath(record.inode, record.region), 'r')
+    const page = Buffer.alloc(PAGE_BYTES)
+    for (const [index, checksum] of record.checksums.entries()) {
+      const firstPage = record.firstPage + index
+      const count = fs.readSync(descriptor, page, 0, PAGE_BYTES, firstPage * PAGE_BYTES)
+      if (count === PAGE_BYTES && crc32(page) === checksum)
+        kept.push({ ...record, firstPage, checksums: Uint32Array.of(checksum) })
+    }
+  } catch {
+    return [] // no region file: none of its pages has reached the disk
+  } finally {
+    if (descriptor !== undefined) fs.closeSync(descriptor)
+  }
+  return kept
+}
+
+function pagesIn(records: readonly ChangeRecord[]): number {
+  let total = 0
+  for (const record of records) if (record.kind === 'pages') total += record.checksums.length
+  return total
+}

@@ -1,0 +1,146 @@
+/**
+ * The session's region files: descriptors, reads and writes of pages, and which of them have bytes that are not on
+ * the disk yet. A write error that the disk reports late stays with its file: no later fsync may succeed.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { LRUCache } from 'lru-cache'
+import { PosixError } from '../base/errors.js'
+import { type InodeId, REGION_BYTES } from '../base/units.js'
+import { type Disk, diskError, writeFully } from './disk.js'
+import { syncDirectoryLater } from './durable-file.js'
+import { SharedRun } from './shared-run.js'
+
+const DESCRIPTORS_MAX = 512
+
+export class Regions {
+  readonly directory: string
+  readonly #disk: Disk
+  readonly #descriptors: LRUCache<string, number>
+  /** regions with bytes that are not known to be on the disk */
+  readonly #unsynced = new Map<InodeId, Set<number>>()
+  readonly #syncs = new Map<InodeId, SharedRun>()
+  readonly #failed = new Map<InodeId, PosixError>()
+  #namesChanged = false
+  readonly #names = new SharedRun(() => this.#syncNames())
+  unsyncedBytes = 0
+
+  constructor(directory: string, disk: Disk) {
+    this.directory = directory
+    this.#disk = disk
+    this.#descriptors = new LRUCache({
+      max: DESCRIPTORS_MAX,
+      dispose: (descriptor) => {
+        fs.closeSync(descriptor)
+      }
+    })
+  }
+
+  pathOf(inode: InodeId, region: number): string {
+    return path.join(this.directory, `${String(inode)}-${String(region)}`)
+  }
+
+  write(inode: InodeId, region: number, bytes: Uint8Array, offset: number, length: number, position: number): void {
+    let regions = this.#unsynced.get(inode)
+    if (regions === undefined) this.#unsynced.set(inode, (regions = new Set()))
+    regions.add(region)
+    this.unsyncedBytes += length
+    try {
+      writeFully(this.#disk, this.#descriptor(inode, region), bytes, offset, length, position)
+    } catch (error) {
+      throw diskError(error, 'cannot write to the session')
+    }
+  }
+
+  read(inode: InodeId, region: number, into: Uint8Array, position: number): void {
+    try {
+      const descriptor = this.#descriptor(inode, region)
+      let done = 0
+      while (done < into.length) {
+        const count = fs.readSync(descriptor, into, done, into.length - done, position + done)
+        if (count === 0) throw new PosixError('EIO', `the session's ${this.pathOf(inode, region)} is too short`)
+        done += count
+      }
+    } catch (error) {
+      throw diskError(error, 'cannot read the session')
+    }
+  }
+
+  /** Makes everything durable that was written to the file before the call. */
+  async sync(inode: InodeId): Promise<void> {
+    let run = this.#syncs.get(inode)
+    if (run === undefined) this.#syncs.set(inode, (run = new SharedRun(() => this.#syncInode(inode))))
+    await run.run()
+  }
+
+  async syncAll(): Promise<void> {
+    for (const inode of new Set([...this.#unsynced.keys(), ...this.#syncs.keys()])) await this.sync(inode)
+    await this.#names.run()
+  }
+
+  /** A write error of this file that nobody may forget. */
+  fail(inode: InodeId, error: PosixError): void {
+    this.#failed.set(inode, error)
+  }
+
+  /** Forgets a removed file's pending work; its bytes are removed by the caller once that is durable. */
+  drop(inode: InodeId): void {
+    this.#unsynced.delete(inode)
+    this.#syncs.delete(inode)
+    this.#failed.delete(inode)
+    for (const key of [...this.#descriptors.keys()])
+      if (key.startsWith(`${String(inode)}-`)) this.#descriptors.delete(key)
+  }
+
+  close(): void {
+    this.#descriptors.clear()
+  }
+
+  async #syncInode(inode: InodeId): Promise<void> {
+    const regions = this.#unsynced.get(inode)
+    this.#unsynced.delete(inode)
+    for (const region of regions ?? []) {
+      let handle: fs.promises.FileHandle | undefined
+      try {
+        handle = await fs.promises.open(this.pathOf(inode, region), 'r+')
+        await this.#disk.datasync(handle.fd)
+      } catch (error) {
+        this.#failed.set(inode, diskError(error, 'bytes of this file could not be made durable'))
+      } finally {
+        await handle?.close()
+      }
+    }
+    await this.#names.run()
+    if (this.#unsynced.size === 0) this.unsyncedBytes = 0
+    const failed = this.#failed.get(inode)
+    if (failed !== undefined) throw failed
+  }
+
+  async #syncNames(): Promise<void> {
+    if (!this.#namesChanged) return
+    this.#namesChanged = false
+    try {
+      await syncDirectoryLater(this.directory)
+    } catch (error) {
+      this.#namesChanged = true
+      throw error
+    }
+  }
+
+  #descriptor(inode: InodeId, region: number): number {
+    const key = `${String(inode)}-${String(region)}`
+    let descriptor = this.#descriptors.get(key)
+    if (descriptor === undefined) {
+      const file = this.pathOf(inode, region)
+      const flags = fs.constants.O_RDWR | fs.constants.O_NOFOLLOW
+      if (fs.existsSync(file)) descriptor = fs.openSync(file, flags)
+      else {
+        descriptor = fs.openSync(file, flags | fs.constants.O_CREAT, 0o600)
+        fs.ftruncateSync(descriptor, REGION_BYTES) // sparse: a page whose bytes were lost reads as zeros, not as an end
+        this.#namesChanged = true
+      }
+      this.#descriptors.set(key, descriptor)
+    }
+    return descriptor
+  }
+}

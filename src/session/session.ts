@@ -1,0 +1,421 @@
+/**
+ * The session: what was changed since the base generation and is in no generation yet. Precious; survives crashes.
+ *
+ *     created -> open -> closed (stays, is opened again) -> ... -> published -> removed
+ *
+ * Invariants:
+ * 1. A page's bytes are in the region file before the record that makes it valid is in the journal.
+ * 2. `record` journals all of its records in one frame and then applies them, or throws with nothing changed.
+ * 3. A barrier for a file is appended only after the bytes that its records speak of are on the disk, and `sync`
+ *    resolves only after the journal with the barrier is.
+ * 4. A file with an error that the disk reported late stays failed: no later sync of it succeeds.
+ * 5. Bytes of a valid page past the end of its file are zeros.
+ * 6. Files of removed inodes are removed only after the record that forgets them is durable.
+ * Only the thread that serves FUSE calls this; everything but sync and close is one synchronous step.
+ */
+import { randomBytes } from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
+import { crc32 } from 'node:zlib'
+import { getBit } from '../base/bits.js'
+import { FailedError, type PosixError } from '../base/errors.js'
+import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE } from '../base/units.js'
+import { currentBootId } from './boot.js'
+import { ByteWriter } from './bytes.js'
+import { type Disk, diskError, realDisk } from './disk.js'
+import { namesIn, replaceFileDurably, syncDirectory, syncDirectoryLater } from './durable-file.js'
+import { FRAME_KINDS } from './frame.js'
+import {
+  identityOf,
+  readSessionFile,
+  removeSession,
+  type SessionFile,
+  type SessionIdentity,
+  writeSessionFile
+} from './identity.js'
+import { beginFrame, Journal, journalName, journalNumbers } from './journal.js'
+import type { BaseImage, Namespace } from './namespace.js'
+import type { ChangeRecord, Inode } from './namespace-types.js'
+import { encodePagesHead, encodeRecord, encodeSize } from './record-codec.js'
+import { recoverState, type Recovered, snapshotName } from './recovery.js'
+import { Regions } from './regions.js'
+import { SharedRun } from './shared-run.js'
+import { encodeSnapshot } from './snapshot.js'
+import { Uploads } from './uploads.js'
+
+export type { SessionIdentity } from './identity.js'
+
+/** a snapshot replaces the journal when it is longer */
+const JOURNAL_BYTES_MAX = 64 * 1024 * 1024
+const ZEROS = Buffer.alloc(PAGE_BYTES)
+
+export interface SessionOptions {
+  /** tests put a failing disk in its place */
+  readonly disk?: Disk
+  readonly journalBytesMax?: number
+}
+
+export class Session {
+  readonly identity: SessionIdentity
+  readonly namespace: Namespace
+  readonly uploads: Uploads
+  /** what replay has found; undefined for a new session */
+  readonly recovered: { readonly records: number; readonly cutBytes: number; readonly droppedPages: number } | undefined
+  readonly #directory: string
+  readonly #file: SessionFile
+  readonly #disk: Disk
+  readonly #journalBytesMax: number
+  readonly #regions: Regions
+  readonly #writer = new ByteWriter(64 * 1024)
+  readonly #journalSync = new SharedRun(() => this.#syncJournal())
+  #journal: Journal
+  /** journals that a snapshot under way will replace */
+  #oldJournals: Journal[] = []
+  #namesChanged = true
+  /** frames up to it are on the disk */
+  #durableSequence = 0
+  #snapshot: Promise<void> | undefined
+  #removable: { inode: InodeId; sequence: number }[] = []
+  #failure: PosixError | undefined
+  #closed = false
+
+  /** Starts a session in a directory that holds none. */
+  static create(directory: string, identity: SessionIdentity, base: BaseImage, options: SessionOptions = {}): Session {
+    if (readSessionFile(directory) !== undefined) throw new FailedError(`there is a session in ${directory} already`)
+    fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
+    removeSession(directory) // what a crash in an earlier create or removal has left
+    fs.mkdirSync(path.join(directory, 'regions'), { mode: 0o700 })
+    const salt = randomBytes(4).readUInt32LE()
+    const file: SessionFile = {
+      format: 'isrfs-session',
+      version: 1,
+      ...identity,
+      salt,
+      boot: currentBootId(),
+      published: null
+    }
+    const disk = options.disk ?? realDisk
+    const journal = Journal.create(directory, 0, salt, { sequence: 0, checksum: 0 }, disk)
+    fs.fsyncSync(journal.descriptor)
+    syncDirectory(directory)
+    writeSessionFile(directory, file) // last: now there is a session
+    const recovered = recoverState({ directory, salt, base, powerCut: false, regionPath: () => '' })
+    return new Session(directory, file, journal, recovered, undefined, options)
+  }
+
+  /** The identity of the session in a directory without replaying it; undefined when there is none. */
+  static inspect(directory: string): SessionIdentity | undefined {
+    const file = readSessionFile(directory)
+    return file === undefined ? undefined : identityOf(file)
+  }
+
+  /** The generation that holds everything of this session, when only its removal is left. */
+  static publishedAs(directory: string): { readonly generation: number; readonly digest: string } | undefined {
+    return readSessionFile(directory)?.published ?? undefined
+  }
+
+  /** Recovers the session: `base` is the image of the generation that inspect() names. Throws IntegrityError on damage. */
+  static open(directory: string, base: BaseImage, options: SessionOptions = {}): Session {
+    const file = readSessionFile(directory)
+    if (file === undefined) throw new FailedError(`there is no session in ${directory}`)
+    const disk = options.disk ?? realDisk
+    const boot = currentBootId()
+    const powerCut = file.boot !== boot
+    const regionPath = (inode: InodeId, region: number): string =>
+      path.join(directory, 'regions', `${String(inode)}-${String(region)}`)
+    fs.mkdirSync(path.join(directory, 'regions'), { recursive: true, mode: 0o700 })
+    const recovered = recoverState({ directory, salt: file.salt, base, powerCut, regionPath })
+    const journal = powerCut
+      ? restartJournal(directory, file, recovered, disk)
+      : continueJournal(directory, file, recovered, disk)
+    const opened: SessionFile = { ...file, boot }
+    if (powerCut) writeSessionFile(directory, opened)
+    const { records, cutBytes, droppedPages } = recovered
+    const session = new Session(directory, opened, journal, recovered, { records, cutBytes, droppedPages }, options)
+    session.#tidy()
+    return session
+  }
+
+  private constructor(
+    directory: string,
+    file: SessionFile,
+    journal: Journal,
+    state: Recovered,
+    recovered: Session['recovered'],
+    options: SessionOptions
+  ) {
+    this.#directory = directory
+    this.#file = file
+    this.identity = identityOf(file)
+    this.namespace = state.namespace
+    this.namespace.changed ||= state.records > 0 || state.nextNumber > 1
+    this.recovered = recovered
+    this.#journal = journal
+    this.#disk = options.disk ?? realDisk
+    this.#journalBytesMax = options.journalBytesMax ?? JOURNAL_BYTES_MAX
+    this.#regions = new Regions(path.join(directory, 'regions'), this.#disk)
+    this.uploads = new Uploads(path.join(directory, 'uploads'))
+  }
+
+  /** Journals the records as one atomic unit and applies them. Throws PosixError with nothing changed. */
+  record(...records: ChangeRecord[]): void {
+    this.#requireUsable()
+    beginFrame(this.#writer)
+    for (const record of records) encodeRecord(this.#writer, record)
+    this.#append(FRAME_KINDS.change, records.length)
+    for (const record of records) this.#apply(record)
+    this.#snapshotIfLong()
+  }
+
+  /**
+   * Writes bytes at a byte offset. Every page that is only partly covered is valid already, or ends where the file
+   * ends. Grows the file when it ends past its size, in the same atomic unit.
+   */
+  write(inode: Inode, bytes: Uint8Array, offset: number): void {
+    this.#requireUsable()
+    const end = offset + bytes.length
+    beginFrame(this.#writer)
+    let records = 0
+    for (let at = offset; at < end;) {
+      const region = Math.floor(at / REGION_BYTES)
+      const stop = Math.min(end, (region + 1) * REGION_BYTES)
+      this.#regions.write(inode.id, region, bytes, at - offset, stop - at, at % REGION_BYTES)
+      if (stop % PAGE_BYTES !== 0 && !isValid(inode, stop)) {
+        const padding = PAGE_BYTES - (stop % PAGE_BYTES)
+        this.#regions.write(inode.id, region, ZEROS, 0, padding, stop % REGION_BYTES)
+      }
+      records += this.#encodeNewPages(inode, bytes, offset, at, stop)
+      at = stop
+    }
+    const grows = end > inode.sizeBytes
+    if (grows) encodeSize(this.#writer, inode.id, end, inode.baseLimitBytes)
+    if (grows) records++
+    if (records === 0) return // pages that were valid: only their bytes changed
+    this.#append(FRAME_KINDS.change, records)
+    this.namespace.markPages(inode, offset, end)
+    if (grows)
+      this.namespace.apply({ kind: 'size', inode: inode.id, sizeBytes: end, baseLimitBytes: inode.baseLimitBytes })
+    this.#snapshotIfLong()
+  }
+
+  /** Reads bytes of valid pages within one region, from a byte offset of the file. */
+  read(inode: Inode, into: Uint8Array, offset: number): void {
+    this.#regions.read(inode.id, Math.floor(offset / REGION_BYTES), into, offset % REGION_BYTES)
+  }
+
+  /** Resolves when everything that was changed in this file (or in all) before the call is durable. */
+  async sync(inode?: Inode): Promise<void> {
+    this.#requireUsable()
+    const through = this.#journal.position.sequence
+    if (inode === undefined) await this.#regions.syncAll()
+    else await this.#regions.sync(inode.id)
+    if (through > this.#durableSequence) {
+      beginFrame(this.#writer)
+      const at = this.#writer.reserve(16)
+      this.#writer.bytes.writeBigUInt64LE(BigInt(inode?.id ?? 0), at)
+      this.#writer.bytes.writeBigUInt64LE(BigInt(through), at + 8)
+      this.#append(FRAME_KINDS.barrier, 0)
+      await this.#journalSync.run()
+    }
+  }
+
+  regionPath(inode: InodeId, region: number): string {
+    return this.#regions.pathOf(inode, region)
+  }
+
+  /** Bytes that were written since the last sync, about. */
+  pendingBytes(): number {
+    return this.#regions.unsyncedBytes
+  }
+
+  /** Makes everything durable and lets go of the files. The session stays. */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    try {
+      await this.#snapshot
+      await this.sync()
+    } finally {
+      this.#release()
+    }
+  }
+
+  /** Its generation is on the share: from now on nothing of it is replayed. Durable when it returns. */
+  markPublished(generation: number, digest: string): void {
+    writeSessionFile(this.#directory, { ...this.#file, published: { generation, digest } })
+  }
+
+  /** Removes everything but the lock. */
+  destroy(): void {
+    this.#release()
+    removeSession(this.#directory)
+  }
+
+  #release(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#regions.close()
+    for (const journal of [...this.#oldJournals, this.#journal]) fs.closeSync(journal.descriptor)
+  }
+
+  #requireUsable(): void {
+    if (this.#closed) throw new FailedError('the session is closed')
+    if (this.#failure !== undefined) throw this.#failure
+  }
+
+  #append(kind: (typeof FRAME_KINDS)[keyof typeof FRAME_KINDS], records: number): void {
+    this.#journal.append(this.#writer, kind, records, this.#durableSequence)
+  }
+
+  #apply(record: ChangeRecord): void {
+    const before = record.kind === 'size' ? this.namespace.get(record.inode)?.sizeBytes : undefined
+    this.namespace.apply(record)
+    if (record.kind === 'forget') {
+      this.#regions.drop(record.inode)
+      this.#removable.push({ inode: record.inode, sequence: this.#journal.position.sequence })
+    }
+    if (record.kind === 'size' && before !== undefined && record.sizeBytes < before) this.#zeroTail(record.inode)
+  }
+
+  /** Invariant 5, after the record: a crash in between is made good by #tidy. */
+  #zeroTail(id: InodeId): void {
+    const inode = this.namespace.get(id)
+    if (inode === undefined || inode.sizeBytes % PAGE_BYTES === 0 || !isValid(inode, inode.sizeBytes)) return
+    const padding = PAGE_BYTES - (inode.sizeBytes % PAGE_BYTES)
+    try {
+      this.#regions.write(
+        id,
+        Math.floor(inode.sizeBytes / REGION_BYTES),
+        ZEROS,
+        0,
+        padding,
+        inode.sizeBytes % REGION_BYTES
+      )
+    } catch (error) {
+      this.#regions.fail(id, diskError(error, 'a file could not be cut'))
+    }
+  }
+
+  /** Encodes records for the pages in [from, stop) that are not valid yet, neighbours together. Returns how many. */
+  #encodeNewPages(inode: Inode, bytes: Uint8Array, offset: number, from: number, stop: number): number {
+    let records = 0
+    const lastPage = Math.ceil(stop / PAGE_BYTES)
+    for (let page = Math.floor(from / PAGE_BYTES); page < lastPage;) {
+      let end = page
+      while (end < lastPage && !isValid(inode, end * PAGE_BYTES)) end++
+      if (end > page) {
+        const region = Math.floor((page * PAGE_BYTES) / REGION_BYTES)
+        encodePagesHead(this.#writer, inode.id, region, page % PAGES_PER_REGION, end - page)
+        for (let index = page; index < end; index++) this.#writer.u32(checksumOf(bytes, index * PAGE_BYTES - offset))
+        records++
+      }
+      page = end + 1
+    }
+    return records
+  }
+
+  async #syncJournal(): Promise<void> {
+    const through = this.#journal.position.sequence
+    try {
+      for (const journal of [...this.#oldJournals, this.#journal]) await this.#disk.datasync(journal.descriptor)
+      if (this.#namesChanged) {
+        this.#namesChanged = false
+        await syncDirectoryLater(this.#directory)
+      }
+    } catch (error) {
+      this.#failure = diskError(error, 'the journal could not be made durable')
+      throw this.#failure
+    }
+    this.#durableSequence = Math.max(this.#durableSequence, through)
+    this.#removeForgotten()
+  }
+
+  /** Invariant 6. */
+  #removeForgotten(): void {
+    const durable = this.#removable.filter(({ sequence }) => sequence <= this.#durableSequence)
+    if (durable.length === 0) return
+    this.#removable = this.#removable.filter(({ sequence }) => sequence > this.#durableSequence)
+    const gone = new Set(durable.map(({ inode }) => String(inode)))
+    for (const name of namesIn(this.#regions.directory)) {
+      if (gone.has(name.split('-')[0] ?? '')) fs.rmSync(path.join(this.#regions.directory, name), { force: true })
+    }
+  }
+
+  #snapshotIfLong(): void {
+    if (this.#journal.bytes < this.#journalBytesMax || this.#snapshot !== undefined) return
+    this.#snapshot = this.#takeSnapshot()
+      .catch(() => undefined) // the journals that it would have replaced stay
+      .finally(() => (this.#snapshot = undefined))
+  }
+
+  /** State and switch of journals are one step; the rest may take its time while the new journal is written. */
+  async #takeSnapshot(): Promise<void> {
+    const state = encodeSnapshot(this.namespace, this.#file.salt)
+    const old = this.#journal
+    const number = old.number + 1
+    this.#journal = Journal.create(this.#directory, number, this.#file.salt, old.position, this.#disk)
+    this.#oldJournals.push(old)
+    this.#namesChanged = true
+    await this.#regions.syncAll()
+    await this.#journalSync.run() // records that the state holds may be in old journals only, until it is durable itself
+    replaceFileDurably(path.join(this.#directory, snapshotName(number)), state)
+    for (const journal of this.#oldJournals) fs.closeSync(journal.descriptor)
+    this.#oldJournals = []
+    removeBefore(this.#directory, number)
+  }
+
+  /** After recovery: no orphan, no bytes past an end, no file of an inode that is gone. */
+  #tidy(): void {
+    for (const inode of [...this.namespace.inodes()]) {
+      if (inode.id !== ROOT_INODE && inode.parent === 0) this.record({ kind: 'forget', inode: inode.id })
+      else if (inode.type === 'file') this.#zeroTail(inode.id)
+    }
+    const waiting = new Set(this.#removable.map(({ inode }) => String(inode)))
+    for (const name of namesIn(this.#regions.directory)) {
+      const inode = name.split('-')[0] ?? ''
+      if (!waiting.has(inode) && this.namespace.get(Number(inode) as InodeId) === undefined) {
+        // a number from a file name
+        fs.rmSync(path.join(this.#regions.directory, name), { force: true })
+      }
+    }
+  }
+}
+
+function isValid(inode: Inode, position: number): boolean {
+  const pages = inode.regions.get(Math.floor(position / REGION_BYTES))
+  return pages !== undefined && getBit(pages.valid, Math.floor(position / PAGE_BYTES) % PAGES_PER_REGION)
+}
+
+/** CRC-32 of the page that begins at `start` of the bytes, with zeros where they end before it does. */
+function checksumOf(bytes: Uint8Array, start: number): number {
+  const page = bytes.subarray(start, start + PAGE_BYTES)
+  const checksum = crc32(page)
+  return page.length === PAGE_BYTES ? checksum : crc32(ZEROS.subarray(page.length), checksum)
+}
+
+function continueJournal(directory: string, file: SessionFile, recovered: Recovered, disk: Disk): Journal {
+  const { last, position } = recovered
+  if (last === undefined) return Journal.create(directory, recovered.nextNumber, file.salt, position, disk)
+  for (const number of journalNumbers(directory)) {
+    if (number > last.number) fs.rmSync(path.join(directory, journalName(number))) // nothing of it counts
+  }
+  const descriptor = fs.openSync(path.join(directory, journalName(last.number)), 'r+')
+  fs.ftruncateSync(descriptor, last.bytes)
+  return new Journal({ number: last.number, descriptor, salt: file.salt, disk, bytes: last.bytes, position })
+}
+
+/** After a power cut: what was found to count becomes a snapshot, so that it is never asked again. */
+function restartJournal(directory: string, file: SessionFile, recovered: Recovered, disk: Disk): Journal {
+  const number = recovered.nextNumber
+  const journal = Journal.create(directory, number, file.salt, recovered.position, disk)
+  fs.fsyncSync(journal.descriptor)
+  replaceFileDurably(path.join(directory, snapshotName(number)), encodeSnapshot(recovered.namespace, file.salt))
+  removeBefore(directory, number)
+  return journal
+}
+
+function removeBefore(directory: string, number: number): void {
+  for (const name of namesIn(directory)) {
+    const match = /^(?:journal|snapshot)-(\d+)$/.exec(name)
+    if (match !== null && Number(match[1]) < number) fs.rmSync(path.join(directory, name), { force: true })
+  }
+}
