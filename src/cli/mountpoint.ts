@@ -47,9 +47,10 @@ function realPath(directory: string): string {
   }
 }
 
+/** Asks something that the kernel does not answer from its own cache. */
 export function isDead(mountpoint: string): boolean {
   try {
-    fs.statSync(mountpoint)
+    fs.statfsSync(mountpoint)
     return false
   } catch (error) {
     return errnoOf(error) === 'ENOTCONN'

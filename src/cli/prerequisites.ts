@@ -88,7 +88,7 @@ function readIfThere(file: string): string | undefined {
 /** Creates a directory of isrfs, 0700, and checks that it can be written. */
 export function prepareDirectory(directory: string, option: string): void {
   try {
-    fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
+    makeDirectories(directory)
     const probe = fs.mkdtempSync(path.join(directory, '.probe-'))
     fs.rmdirSync(probe)
   } catch (error) {
@@ -97,5 +97,16 @@ export function prepareDirectory(directory: string, option: string): void {
       hint: `name another directory with ${option}, on a local disk`,
       cause: error
     })
+  }
+}
+
+/** Like mkdir -p. Node's own never ends where a file system refuses every name (/proc). */
+function makeDirectories(directory: string): void {
+  if (fs.existsSync(directory)) return
+  if (path.dirname(directory) !== directory) makeDirectories(path.dirname(directory))
+  try {
+    fs.mkdirSync(directory, { mode: 0o700 })
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error
   }
 }

@@ -91,7 +91,7 @@ function converse(socket: net.Socket, request: ControlRequest, onReply: (reply: 
       try {
         onReply(replySchema.parse(value))
       } catch (error) {
-        reject(error as Error) // thrown by onReply or zod, both throw Errors
+        reject(error)
         socket.destroy()
       }
     })

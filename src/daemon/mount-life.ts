@@ -45,6 +45,7 @@ export class MountLife {
   readonly #log: Log
   readonly #events = new EventEmitter()
   readonly #letGo: () => Promise<void>
+  #resolveMounted: () => void = () => undefined
   #verify = false
   #unmounting: Promise<void> | undefined
 
@@ -56,18 +57,20 @@ export class MountLife {
     this.#log = log
     this.#letGo = letGo
     this.#events.setMaxListeners(0)
-    this.finished = transport.ended.then(() => this.#finish())
+    const mounted = new Promise<void>((resolve) => (this.#resolveMounted = resolve))
+    this.finished = Promise.all([mounted, transport.ended]).then(() => this.#finish())
     this.finished.catch(() => undefined) // whoever asked for the end hears of it, and so does the daemon's run
   }
 
   /** the kernel has ended the mount: what follows cannot be stopped any more */
-  get isEnding(): boolean {
+  isEnding(): boolean {
     return this.state === 'committing' || this.state === 'ended'
   }
 
   async mount(): Promise<void> {
     await this.#transport.mount()
     this.state = 'mounted'
+    this.#resolveMounted()
   }
 
   watch(watcher: Watcher): () => void {
@@ -80,7 +83,7 @@ export class MountLife {
   /** Flushes, unmounts and waits for the end. BusyError or FailedError leave the mount as it was. */
   async unmount({ verify }: { readonly verify: boolean }): Promise<Outcome> {
     this.#verify ||= verify
-    if (!this.isEnding) {
+    if (!this.isEnding()) {
       this.#unmounting ??= this.#leaveKernel().finally(() => (this.#unmounting = undefined))
       await this.#unmounting
     }

@@ -13,7 +13,7 @@ import { MountLife } from './mount-life.js'
 import { abandon, openVm, type OpenedVm } from './opened-vm.js'
 import type { MountRequest } from './request.js'
 import { createSocketPath } from './socket-path.js'
-import { StartGate } from './start-gate.js'
+import type { StartGate } from './start-gate.js'
 import { statusOf } from './status.js'
 
 const SIGNAL_RETRY_MS = 1000
@@ -116,11 +116,11 @@ function endOnSignals(life: MountLife, log: Log, reporter: Reporter): void {
     log.info({ signal }, 'asked to end')
     if (asked) return
     asked = true
-    for (let attempt = 0; !life.isEnding; attempt++) {
+    for (let attempt = 0; !life.isEnding(); attempt++) {
       try {
         await life.unmount({ verify: false })
       } catch (error) {
-        if (life.isEnding) return // told by life.finished
+        if (life.isEnding()) return // told by life.finished
         if (attempt === 0) reporter.notice(`${messageOf(error)}; it is unmounted as soon as that is possible`)
         if (!(error instanceof BusyError)) log.warn({ why: messageOf(error) }, 'not unmounted yet')
         await new Promise((resolve) => setTimeout(resolve, SIGNAL_RETRY_MS))
