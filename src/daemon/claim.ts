@@ -12,15 +12,22 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { DirectoryLock } from '../base/file-lock.js'
-import { IntegrityError, LeaseHeldError, messageOf, NotPublishedError, FailedError } from '../base/errors.js'
+import {
+  IntegrityError,
+  IsrfsError,
+  LeaseHeldError,
+  messageOf,
+  NotPublishedError,
+  FailedError
+} from '../base/errors.js'
 import type { SharePool } from '../fetch/share-pool.js'
 import type { PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
+import { IDENTITY_FILE, LOCK_FILE, removeSession } from '../session/identity.js'
 import { Session } from '../session/session.js'
 import type { HeldLease } from '../share/lease.js'
 import { askAllStatus } from './control-client.js'
 import { leaseHolder } from './host.js'
-import { removeSessionFiles } from './session-files.js'
 
 const LISTING_WAIT_MS = 30_000
 const LISTING_RETRY_MS = 1000
@@ -68,7 +75,7 @@ export async function claimVm(request: ClaimRequest): Promise<Claim> {
 /** Takes the lock of the VM's session, or LeaseHeldError when a process of this client has it. */
 export async function lockSession(sessionDirectory: string, vmPath: string): Promise<DirectoryLock> {
   fs.mkdirSync(sessionDirectory, { recursive: true, mode: 0o700 })
-  const lock = DirectoryLock.tryAcquire(path.join(sessionDirectory, 'lock'))
+  const lock = DirectoryLock.tryAcquire(path.join(sessionDirectory, LOCK_FILE))
   if (lock !== undefined) return lock
   const user = (await askAllStatus()).find((status) => status.vm === vmPath && status.lease !== 'none')
   if (user?.state === 'committing') {
@@ -99,7 +106,8 @@ async function continueWith(
     const leftOver = await findLeftOver(request, sessionDirectory, newest)
     return { lock, sessionDirectory, held, newest, leftOver }
   } catch (error) {
-    if (Session.inspect(sessionDirectory) === undefined || error instanceof NotPublishedError) {
+    const hasSession = fs.existsSync(path.join(sessionDirectory, IDENTITY_FILE))
+    if (!hasSession || error instanceof NotPublishedError) {
       await request.pool.run('releaseLease', { held, generation: held.generation }).catch(() => undefined)
     }
     throw error
@@ -146,7 +154,7 @@ async function findLeftOver(
       ?.number
   if (number !== undefined) {
     notice(`the session that was left behind had been published as generation ${String(number)}; it was cleaned up`)
-    removeSessionFiles(directory)
+    removeSession(directory)
     return undefined
   }
   if (identity.baseDigest !== newest.digest) {
@@ -158,11 +166,26 @@ async function findLeftOver(
       }
     )
   }
-  notice(`found the session that was left behind on ${identity.createdIso}; going on with it`)
+  const session = openLeftOver(directory, newest)
+  notice(
+    `found the session that was left behind on ${identity.createdIso}; going on with it${describeRecovery(session)}`
+  )
+  return session
+}
+
+function openLeftOver(directory: string, newest: PublishedGeneration): Session {
   try {
     return Session.open(directory, baseImageOf(newest.manifest))
   } catch (error) {
-    if (error instanceof IntegrityError) throw error
+    if (error instanceof IsrfsError) throw error
     throw new FailedError(`the session in ${directory} cannot be opened: ${messageOf(error)}`, { cause: error })
   }
+}
+
+function describeRecovery({ recovered }: Session): string {
+  if (recovered === undefined) return ''
+  const { records, cutBytes, droppedPages } = recovered
+  const torn = cutBytes > 0 ? `, ${cutBytes} bytes of a torn tail cut` : ''
+  const dropped = droppedPages > 0 ? `, ${droppedPages} pages that were never synced are old again` : ''
+  return ` (${records} changes${torn}${dropped})`
 }

@@ -91,7 +91,7 @@ function converse(socket: net.Socket, request: ControlRequest, onReply: (reply: 
       try {
         onReply(replySchema.parse(value))
       } catch (error) {
-        reject(error)
+        reject(error instanceof Error ? error : new FailedError(String(error)))
         socket.destroy()
       }
     })

@@ -13,7 +13,7 @@ import { leaseHolder } from './host.js'
 import type { Log } from './log.js'
 import { mayPublish, type MountRequest } from './request.js'
 import { LeaseRight, PinRight, type Right } from './right.js'
-import { createPrivateDirectory } from './session-files.js'
+import { createPrivateDirectory } from './private-session.js'
 import { closePool } from './share-threads.js'
 import { withinMs } from './within.js'
 

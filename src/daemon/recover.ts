@@ -1,15 +1,15 @@
 /** Publishes, or drops, a session that was left behind, without mounting it. One-shot: no beats, no control socket. */
-import { IsrfsError, LeaseHeldError } from '../base/errors.js'
+import { IntegrityError, IsrfsError, LeaseHeldError } from '../base/errors.js'
 import { commitSession } from '../commit/commit.js'
 import { SharePool } from '../fetch/share-pool.js'
 import { openClient } from '../session/client.js'
+import { removeSession } from '../session/identity.js'
 import { Session } from '../session/session.js'
 import type { GenerationReference } from '../share/lease.js'
 import { type Claim, claimVm, lockSession, sessionDirectoryOf } from './claim.js'
 import { hostName, leaseHolder } from './host.js'
 import type { Outcome, Progress } from './messages.js'
 import { asNotPublished } from './mount-life.js'
-import { removeSessionFiles } from './session-files.js'
 import { closePool } from './share-threads.js'
 
 export interface RecoverRequest {
@@ -75,14 +75,24 @@ export async function discardSession(request: RecoverRequest): Promise<string | 
     const directory = sessionDirectoryOf(request.clientDirectory, vmId)
     const lock = await lockSession(directory, request.vmPath)
     try {
-      const created = Session.inspect(directory)?.createdIso
-      removeSessionFiles(directory)
+      const created = createdOf(directory)
+      removeSession(directory)
       await giveBackOwnLease(request, pool, clientId)
       return created
     } finally {
       lock.release()
     }
   })
+}
+
+/** A damaged session can be dropped too. */
+function createdOf(directory: string): string | undefined {
+  try {
+    return Session.inspect(directory)?.createdIso
+  } catch (error) {
+    if (error instanceof IntegrityError) return 'unknown'
+    throw error
+  }
 }
 
 /** The dropped session may have been the reason why this client still holds the lease. */

@@ -1,24 +1,12 @@
 /**
- * Session directories seen from outside: removing one without opening it, and the private ones of mounts that never
- * publish (--discard, --read-only). Each has a lock file; a directory whose lock is free belongs to nobody.
+ * The private session directories of mounts that never publish (--discard, --read-only). Each has a lock file; a
+ * directory whose lock is free belongs to nobody.
  */
 import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import { DirectoryLock } from '../base/file-lock.js'
-
-const LOCK_FILE = 'lock'
-/** names the session: as long as it is there, a removal that was interrupted is repeated */
-const IDENTITY_FILE = 'session.json'
-
-/** Removes what a session consists of and keeps the lock file. The caller holds the lock. */
-export function removeSessionFiles(directory: string): void {
-  for (const name of fs.readdirSync(directory)) {
-    if (name !== LOCK_FILE && name !== IDENTITY_FILE)
-      fs.rmSync(path.join(directory, name), { recursive: true, force: true })
-  }
-  fs.rmSync(path.join(directory, IDENTITY_FILE), { force: true })
-}
+import { LOCK_FILE } from '../session/identity.js'
 
 export interface PrivateDirectory {
   readonly path: string
