@@ -92,7 +92,7 @@ test('an older generation is exported on request', async (t) => {
   t.is(fs.readFileSync(bed.path('one', 'file'), 'utf8'), 'first')
   t.is(fs.readFileSync(bed.path('two', 'file'), 'utf8'), 'second')
   const error = await t.throwsAsync(bed.export(bed.path('three'), { generation: 3 }))
-  t.regex(error!.message, /there is no generation 3/)
+  t.regex(error.message, /there is no generation 3/)
 })
 
 test('a damaged chunk fails the export and is named with file and block; nothing looks finished', async (t) => {
@@ -111,7 +111,7 @@ test('a damaged chunk fails the export and is named with file and block; nothing
   t.true(fs.existsSync(bed.path('out.isrfs-incomplete')))
   t.regex(bed.warnings.join(), /not complete/)
   const again = await t.throwsAsync(bed.export(bed.path('out')))
-  t.regex(again!.message, /an earlier export/)
+  t.regex(again.message, /an earlier export/)
 })
 
 test('a missing chunk and a damaged map are integrity errors that name the file', async (t) => {
@@ -137,12 +137,12 @@ test('an export writes over nothing', async (t) => {
   fs.symlinkSync('empty', bed.path('link'))
   for (const name of ['full', 'link', 'full/precious']) {
     const error = await t.throwsAsync(bed.export(bed.path(name)))
-    t.regex(error!.message, /not an empty directory/)
+    t.regex(error.message, /not an empty directory/)
   }
-  t.regex((await t.throwsAsync(bed.export(bed.path('no', 'where'))))!.message, /does not exist/)
+  t.regex((await t.throwsAsync(bed.export(bed.path('no', 'where')))).message, /does not exist/)
   await bed.export(bed.path('empty'))
   t.is(fs.readFileSync(bed.path('empty', 'file'), 'utf8'), 'x')
-  t.regex((await t.throwsAsync(bed.export(bed.path('x'), { vmPath: bed.path('novm') })))!.message, /there is no VM/)
+  t.regex((await t.throwsAsync(bed.export(bed.path('x'), { vmPath: bed.path('novm') }))).message, /there is no VM/)
 })
 
 test('an interrupted export leaves the destination absent', async (t) => {

@@ -47,7 +47,7 @@ test('chunks of an interrupted import that are of no use any more are removed', 
     if (sentBytes > 0) abort.abort()
   }
   const error = await t.throwsAsync(bed.import({ signal: abort.signal, onProgress, threads: 1 }))
-  t.regex(error!.message, /interrupted/)
+  t.regex(error.message, /interrupted/)
   const staging = bed.path('share', '.testvm.isrfs-import')
   t.true(bed.chunks(staging).length > 0)
   t.false(fs.existsSync(bed.vm))
@@ -104,7 +104,7 @@ test('a file that is written during the import fails it', async (t) => {
     changed ||= doneBytes > 0
   }
   const error = await t.throwsAsync(bed.import({ onProgress, threads: 1 }))
-  t.regex(error!.message, /log (changed|became shorter)/)
+  t.regex(error.message, /log (changed|became shorter)/)
   t.false(fs.existsSync(bed.vm))
 })
 
