@@ -19,7 +19,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => ga
 
 try {
   const request = parseMountRequest(process.argv[2])
-  process.title = `isrfs ${request.vmPath} ${request.mountpoint}`
+  process.title = `isrfs-daemon ${request.vmPath} ${request.mountpoint}`
   await runMount(
     request,
     {

@@ -45,12 +45,24 @@ export class MountLife {
   readonly #log: Log
   readonly #events = new EventEmitter()
   readonly #letGo: () => Promise<void>
+  readonly #anyWriteFailed: () => boolean
   #resolveMounted: () => void = () => undefined
   #verify = false
   #unmounting: Promise<void> | undefined
 
-  /** `letGo` releases what the next mount needs; it runs before anybody is told of the end. */
-  constructor(request: MountRequest, vm: OpenedVm, transport: Transport, log: Log, letGo: () => Promise<void>) {
+  /**
+   * `letGo` releases what the next mount needs; it runs before anybody is told of the end. `anyWriteFailed` tells
+   * whether a WRITE of the kernel was ever answered with an error.
+   */
+  constructor(
+    request: MountRequest,
+    vm: OpenedVm,
+    transport: Transport,
+    log: Log,
+    letGo: () => Promise<void>,
+    anyWriteFailed: () => boolean
+  ) {
+    this.#anyWriteFailed = anyWriteFailed
     this.#request = request
     this.#vm = vm
     this.#transport = transport
@@ -94,7 +106,7 @@ export class MountLife {
     const { mountpoint } = this.#request
     this.#moveTo('unmounting')
     try {
-      await flushKernel(mountpoint)
+      await flushKernel(mountpoint, this.#anyWriteFailed)
       const result = await unmountKernel(mountpoint)
       this.#log.info({ result }, 'taken out of the kernel')
       if (await withinMs(this.#transport.ended, DESTROY_MS_MAX)) return

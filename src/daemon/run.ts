@@ -78,10 +78,11 @@ async function serve(
       log.error({ operation, why: messageOf(error) }, 'a request failed in an unforeseen way')
   })
   let control: ControlServer | undefined
-  const life = new MountLife(request, vm, transport, log, async () => {
+  const letGo = async (): Promise<void> => {
     await vm.release()
     control?.stopListening()
-  })
+  }
+  const life = new MountLife(request, vm, transport, log, letGo, () => images.counters.failedWrites > 0)
   try {
     control = await ControlServer.listen(createSocketPath(mountpoint), {
       status: () => statusOf({ request, vm, images, tree, life, since }),
