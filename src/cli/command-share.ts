@@ -1,6 +1,7 @@
 /** isrfs list, log and lease: what a share says, read in this process. A dead share hangs this command and nothing else. */
 import path from 'node:path'
 import { FailedError, LeaseHeldError, messageOf } from '../base/errors.js'
+import type { Generation } from '../base/units.js'
 import { leaseHolder } from '../daemon/host.js'
 import { BEAT_INTERVAL_MS } from '../daemon/right.js'
 import {
@@ -76,9 +77,19 @@ function sizeOf(manifest: PublishedGeneration['manifest']): number {
   return manifest.entries.reduce((total, entry) => total + (entry.type === 'file' ? entry.size : 0), 0)
 }
 
-export function logCommand(given: string): void {
+export function logCommand(given: string, options: { readonly json?: boolean } = {}): void {
   const share = new Share(path.resolve(given))
   readVmDescriptor(share)
+  if (options.json === true) {
+    result(
+      JSON.stringify(
+        listGenerations(share)
+          .reverse()
+          .map((number) => logEntry(share, number))
+      )
+    )
+    return
+  }
   const rows = listGenerations(share)
     .reverse()
     .map((number) => {
@@ -114,6 +125,31 @@ export function logCommand(given: string): void {
       rows
     )
   )
+}
+
+/** One generation as documented in docs/operations.md; a damaged one has only its number and what is wrong. */
+function logEntry(share: Share, number: Generation): object {
+  try {
+    const { manifest, digest } = readGeneration(share, number)
+    const { created, client, changedBytes, sentBytes, parent, session } = manifest
+    const files = manifest.entries.filter((entry) => entry.type === 'file').length
+    const parentNumber = parent?.generation ?? null
+    return {
+      generation: number,
+      digest,
+      parent: parentNumber,
+      session,
+      created,
+      host: client.host,
+      client: client.id,
+      changedBytes,
+      sentBytes,
+      files,
+      totalBytes: sizeOf(manifest)
+    }
+  } catch (error) {
+    return { generation: number, damage: messageOf(error) }
+  }
 }
 
 export async function leaseCommand(

@@ -106,8 +106,9 @@ function addShareViews(program: Command): void {
     .command('log')
     .description('the generations of a VM, newest first')
     .argument('<vm>', 'the VM on the share')
-    .action(async (vm: string) => {
-      ;(await import('./command-share.js')).logCommand(vm)
+    .option('--json', 'one JSON array')
+    .action(async (vm: string, options: { json?: boolean }) => {
+      ;(await import('./command-share.js')).logCommand(vm, options)
     })
   program
     .command('lease')

@@ -2,7 +2,9 @@
  * Plain bytes <-> stored bytes: zstd level 1, raw where that saves less than 1/16 (docs/format.md, "Blocks").
  * Decoding is bounded before it allocates and verified before anybody sees the result.
  */
-import { compress, decompress } from '@cloudpss/zstd'
+// The WebAssembly build: one instance per thread. The package's native build shares one zstd context between all
+// threads of the process, and two threads at once corrupt each other's output (docs/dependencies.md).
+import { compress, decompress } from '@cloudpss/zstd/wasm'
 import { IntegrityError, messageOf } from '../base/errors.js'
 import { sha256 } from '../base/digest.js'
 import { BLOCK_BYTES } from '../base/units.js'
@@ -36,7 +38,9 @@ export function decodeBlock(stored: Buffer, place: BlockPlace): Buffer {
   const plain = decode(stored, place.encoding, BLOCK_BYTES, place.chunk, place.offset)
   const block = plain.length === BLOCK_BYTES ? plain : Buffer.concat([plain], BLOCK_BYTES)
   if (!sha256(block).equals(place.digest)) {
-    throw new IntegrityError(`the block at byte ${String(place.offset)} of chunk ${place.chunk} does not have its digest`)
+    throw new IntegrityError(
+      `the block at byte ${String(place.offset)} of chunk ${place.chunk} does not have its digest`
+    )
   }
   return block
 }

@@ -157,10 +157,13 @@ export function assertObjectPlace(place: ObjectPlace): void {
 }
 
 function header(bytes: Buffer, magic: number, what: string): { count: number; chunks: number } {
-  if (bytes.length < HEADER_BYTES || bytes.readUInt32LE(0) !== magic) throw new IntegrityError(`bytes that should be a ${what} are none`)
+  if (bytes.length < HEADER_BYTES || bytes.readUInt32LE(0) !== magic)
+    throw new IntegrityError(`bytes that should be a ${what} are none`)
   const version = bytes.readUInt32LE(4)
   if (version !== MAP_VERSION) {
-    throw new IntegrityError(`a ${what} has version ${String(version)}, but this isrfs reads version ${String(MAP_VERSION)}`)
+    throw new IntegrityError(
+      `a ${what} has version ${String(version)}, but this isrfs reads version ${String(MAP_VERSION)}`
+    )
   }
   return { count: bytes.readUInt32LE(8), chunks: bytes.readUInt32LE(12) }
 }

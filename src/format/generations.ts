@@ -41,17 +41,24 @@ export function readGeneration(share: Share, number: Generation): PublishedGener
     bytes = share.read(`${name}/${MANIFEST_FILE}`, MANIFEST_BYTES_MAX)
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error
-    throw new FailedError(`there is no ${what}`, { hint: `isrfs log ${share.root} lists its generations`, cause: error })
+    throw new FailedError(`there is no ${what}`, {
+      hint: `isrfs log ${share.root} lists its generations`,
+      cause: error
+    })
   }
   const digest = sha256Hex(bytes)
   const expected = readDigest(share, name, what)
   if (digest !== expected) {
-    throw new IntegrityError(`${what} is damaged: ${share.pathOf(`${name}/${MANIFEST_FILE}`)} does not have its digest`, {
-      hint: `mount an older generation read-only (isrfs log ${share.root}, then isrfs mount --generation N), and restore this one from a backup`
-    })
+    throw new IntegrityError(
+      `${what} is damaged: ${share.pathOf(`${name}/${MANIFEST_FILE}`)} does not have its digest`,
+      {
+        hint: `mount an older generation read-only (isrfs log ${share.root}, then isrfs mount --generation N), and restore this one from a backup`
+      }
+    )
   }
   const manifest = parseManifest(bytes, what)
-  if (manifest.generation !== number) throw new IntegrityError(`${what} says that it is generation ${String(manifest.generation)}`)
+  if (manifest.generation !== number)
+    throw new IntegrityError(`${what} says that it is generation ${String(manifest.generation)}`)
   return { number, digest, manifest }
 }
 
@@ -70,7 +77,8 @@ export function publishGeneration(share: Share, manifest: Manifest): PublishedGe
   const bytes = encodeManifest(manifest)
   const digest = sha256Hex(bytes)
   const name = generationName(manifest.generation)
-  if (bytes.length > MANIFEST_BYTES_MAX) throw new FailedError(`the VM has too many files: its manifest would have ${String(bytes.length)} bytes`)
+  if (bytes.length > MANIFEST_BYTES_MAX)
+    throw new FailedError(`the VM has too many files: its manifest would have ${String(bytes.length)} bytes`)
   parseManifest(bytes, 'the new generation') // what would be refused at the next mount is refused before it is published
   share.createDirectory(
     name,
@@ -100,6 +108,7 @@ export function findSession(share: Share, sessionId: string, above: number): Pub
 function readDigest(share: Share, name: string, what: string): string {
   const line = share.read(`${name}/${DIGEST_FILE}`, 1024).toString('latin1')
   const digest = /^([0-9a-f]{64}) {2}manifest\.json\n$/.exec(line)?.[1]
-  if (digest === undefined) throw new IntegrityError(`${what} is damaged: ${share.pathOf(`${name}/${DIGEST_FILE}`)} is not a digest`)
+  if (digest === undefined)
+    throw new IntegrityError(`${what} is damaged: ${share.pathOf(`${name}/${DIGEST_FILE}`)} is not a digest`)
   return digest
 }

@@ -5,7 +5,17 @@
 import { z } from 'zod'
 import { IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, FILE_BYTES_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../base/units.js'
-import { count, digestHex, identifier, label, objectPlaceSchema, parseJson, positive, timestamp, toJson } from './validation.js'
+import {
+  count,
+  digestHex,
+  identifier,
+  label,
+  objectPlaceSchema,
+  parseJson,
+  positive,
+  timestamp,
+  toJson
+} from './validation.js'
 
 export const MANIFEST_FORMAT = 'isrfs-manifest'
 export const MANIFEST_VERSION = 1
@@ -76,9 +86,12 @@ export function encodeManifest(manifest: Manifest): Buffer {
 export function parseManifest(bytes: Buffer, what: string): Manifest {
   const { version } = parseJson(bytes, versionSchema, what)
   if (version !== MANIFEST_VERSION) {
-    throw new IntegrityError(`${what} has format version ${String(version)}; this isrfs reads version ${String(MANIFEST_VERSION)}`, {
-      hint: 'use a newer isrfs'
-    })
+    throw new IntegrityError(
+      `${what} has format version ${String(version)}; this isrfs reads version ${String(MANIFEST_VERSION)}`,
+      {
+        hint: 'use a newer isrfs'
+      }
+    )
   }
   const manifest = parseJson(bytes, manifestSchema, what)
   checkTree(manifest, what)
@@ -88,7 +101,9 @@ export function parseManifest(bytes: Buffer, what: string): Manifest {
 /** Parents come before their children, names are unique and harmless, nothing lies outside of the root. */
 function checkTree(manifest: Manifest, what: string): void {
   const refuse = (entry: ManifestEntry, why: string): never => {
-    throw new IntegrityError(`${what} is damaged or hostile: the entry ${JSON.stringify(entry.name.slice(0, 80))} (inode ${String(entry.inode)}) ${why}`)
+    throw new IntegrityError(
+      `${what} is damaged or hostile: the entry ${JSON.stringify(entry.name.slice(0, 80))} (inode ${String(entry.inode)}) ${why}`
+    )
   }
   const [root] = manifest.entries
   if (root?.type !== 'directory' || root.inode !== 1 || root.parent !== 0 || root.name !== '') {
@@ -97,24 +112,30 @@ function checkTree(manifest: Manifest, what: string): void {
   const inodes = new Set<number>()
   const names = new Map<number, Set<string>>()
   for (const entry of manifest.entries) {
-    if (inodes.has(entry.inode) || entry.inode >= manifest.nextInode) refuse(entry, 'has an inode number that it cannot have')
+    if (inodes.has(entry.inode) || entry.inode >= manifest.nextInode)
+      refuse(entry, 'has an inode number that it cannot have')
     inodes.add(entry.inode)
     if (entry.type === 'directory') names.set(entry.inode, new Set())
     if (entry !== root) {
       const why = whyNameIsRefused(entry.name)
       if (why !== undefined) refuse(entry, why)
       const siblings = names.get(entry.parent)
-      if (siblings === undefined || entry.parent === entry.inode) refuse(entry, 'is in no directory that was named before it')
+      if (siblings === undefined || entry.parent === entry.inode)
+        refuse(entry, 'is in no directory that was named before it')
       else if (siblings.has(entry.name)) refuse(entry, 'has the name of another one in its directory')
       else siblings.add(entry.name)
     }
-    if (entry.type === 'symlink' && (entry.target === '' || entry.target.includes('\0') || Buffer.byteLength(entry.target) > SYMLINK_BYTES_MAX)) {
+    if (
+      entry.type === 'symlink' &&
+      (entry.target === '' || entry.target.includes('\0') || Buffer.byteLength(entry.target) > SYMLINK_BYTES_MAX)
+    ) {
       refuse(entry, 'is a symbolic link with an impossible target')
     }
     if (entry.type === 'file' && entry.dataBlocks > Math.ceil(entry.size / BLOCK_BYTES)) {
       refuse(entry, 'has more blocks than its size allows')
     }
-    if (entry.type === 'file' && (entry.map === null) !== (entry.dataBlocks === 0)) refuse(entry, 'has a block map that does not fit its blocks')
+    if (entry.type === 'file' && (entry.map === null) !== (entry.dataBlocks === 0))
+      refuse(entry, 'has a block map that does not fit its blocks')
   }
 }
 

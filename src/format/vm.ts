@@ -57,9 +57,12 @@ export function readVmDescriptor(share: Share): VmDescriptor {
   const what = share.pathOf('vm.json')
   const { version } = parseJson(bytes, versionSchema, what)
   if (version !== VM_VERSION) {
-    throw new IntegrityError(`${what} has format version ${String(version)}; this isrfs reads version ${String(VM_VERSION)}`, {
-      hint: 'use a newer isrfs'
-    })
+    throw new IntegrityError(
+      `${what} has format version ${String(version)}; this isrfs reads version ${String(VM_VERSION)}`,
+      {
+        hint: 'use a newer isrfs'
+      }
+    )
   }
   return parseJson(bytes, vmSchema, what)
 }

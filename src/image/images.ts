@@ -49,7 +49,7 @@ export interface ImagesOptions {
 
 export class Images implements FileImage {
   readonly maps: BaseMaps
-  readonly counters = { readBytes: 0, writtenBytes: 0, damagedBlocks: 0, heldWrites: 0 }
+  readonly counters = { readBytes: 0, writtenBytes: 0, damagedBlocks: 0, heldWrites: 0, failedWrites: 0 }
   readonly #session: Session
   readonly #cache: Cache
   readonly #pool: SharePool
@@ -88,8 +88,14 @@ export class Images implements FileImage {
   write(inode: Inode, bytes: Buffer, offset: number): number | Promise<number> {
     if (bytes.length === 0) return 0
     this.counters.writtenBytes += bytes.length
-    const missing = this.#tryWriteOrHold(inode, bytes, offset)
-    return missing === undefined ? bytes.length : this.#writeLater(inode, bytes, offset)
+    try {
+      const missing = this.#tryWriteOrHold(inode, bytes, offset)
+      if (missing === undefined) return bytes.length
+    } catch (error) {
+      this.counters.failedWrites++
+      throw error
+    }
+    return this.#writeLater(inode, bytes, offset)
   }
 
   truncate(inode: Inode, sizeBytes: number): void {
@@ -311,6 +317,9 @@ export class Images implements FileImage {
         if (missing.length > 0) await this.#obtain(inode, missing, held)
         else await new Promise((resolve) => setTimeout(resolve, HELD_WRITE_RETRY_MS))
       }
+    } catch (error) {
+      this.counters.failedWrites++
+      throw error
     } finally {
       this.#held.delete(id)
     }
