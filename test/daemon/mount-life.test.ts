@@ -1,0 +1,243 @@
+/** The life of real mounts: who may mount, how they end, what goes wrong and how it goes on. */
+import fs from 'node:fs'
+import path from 'node:path'
+import anyTest, { type TestFn } from 'ava'
+import { Bed, CLI, isAlive, waitFor } from '../support/bed.js'
+
+const test = anyTest as TestFn<{ bed: Bed }>
+
+test.beforeEach(async (t) => {
+  const bed = new Bed('life')
+  t.context.bed = bed
+  const source = bed.makeDirectory('source')
+  fs.writeFileSync(path.join(source, 'file'), 'first')
+  fs.writeFileSync(path.join(source, 'disk'), Buffer.alloc(2 * 2 ** 20, 'x'))
+  await bed.mustIsrfs('a', 'import', source, bed.vm())
+})
+test.afterEach.always((t) => t.context.bed.destroy())
+
+function writeSynced(file: string, content: string): void {
+  const fd = fs.openSync(file, 'w')
+  fs.writeSync(fd, content)
+  fs.fsyncSync(fd)
+  fs.closeSync(fd)
+}
+
+async function crash(bed: Bed, mountpoint: string): Promise<void> {
+  await bed.killDaemon('a', mountpoint)
+  await bed.command('fusermount3', ['-uz', mountpoint])
+}
+
+test.serial('one client writes, once: others and a second mount get exit 3 and hear who has it', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  const other = bed.makeDirectory('other')
+  const refused = await bed.isrfs('b', 'mount', bed.vm(), other)
+  t.is(refused.code, 3)
+  t.regex(refused.stderr, new RegExp(`mounted at ${mountpoint}`))
+  const twice = await bed.isrfs('a', 'mount', bed.vm(), other)
+  t.is(twice.code, 3)
+  t.regex(twice.stderr, new RegExp(`already mounted on ${mountpoint}`))
+  t.is((await bed.isrfs('a', 'mount', bed.vm(), mountpoint)).code, 6)
+  await bed.unmount('a', mountpoint)
+  await bed.unmount('b', await bed.mount('b', bed.vm(), 'other'))
+})
+
+test.serial('a read-only mount takes no lease and answers EROFS; --generation implies it', async (t) => {
+  const { bed } = t.context
+  const writer = await bed.mount('a', bed.vm(), 'mnt')
+  const reader = await bed.mount('b', bed.vm(), 'reader', '--generation', '1')
+  t.throws(() => fs.writeFileSync(path.join(reader, 'new'), ''), { code: 'EROFS' })
+  t.is(fs.readFileSync(path.join(reader, 'file'), 'utf8'), 'first')
+  t.is(fs.readdirSync(path.join(bed.vm(), 'pins')).length, 1)
+  await bed.unmount('b', reader)
+  t.deepEqual(fs.readdirSync(path.join(bed.vm(), 'pins')), [])
+  await bed.unmount('a', writer)
+  t.is((await bed.isrfs('b', 'mount', bed.vm(), reader, '--generation', '9')).code, 1)
+})
+
+test.serial('a --discard mount takes changes and forgets them', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt', '--discard')
+  writeSynced(path.join(mountpoint, 'file'), 'second')
+  t.is(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'second')
+  await crash(bed, mountpoint)
+  await bed.mount('a', bed.vm(), 'mnt', '--discard')
+  t.is(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'first')
+  t.is(fs.readdirSync(bed.path('client-a', 'private')).length, 1, 'what the dead mount left is gone')
+  await bed.unmount('a', mountpoint)
+  t.deepEqual(fs.readdirSync(bed.path('client-a', 'private')), [])
+  t.deepEqual(fs.readdirSync(path.join(bed.vm(), 'generations')), ['00000001'])
+})
+
+test.serial('the daemon keeps neither the descriptors nor the directory of whoever started it', async (t) => {
+  const { bed } = t.context
+  const mountpoint = bed.makeDirectory('mnt')
+  bed.rememberMount(mountpoint)
+  const script = `exec 9>${bed.path('nine')} 25>${bed.path('many')}; exec "$@"`
+  const parameters = [process.execPath, CLI, '--client-dir', bed.path('client-a'), 'mount', bed.vm(), mountpoint]
+  t.is((await bed.command('bash', ['-c', script, 'bash', ...parameters], { cwd: bed.root })).code, 0)
+  const { pid } = await bed.status('a', mountpoint)
+  const open = fs.readdirSync(`/proc/${pid}/fd`).map((fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`))
+  t.deepEqual(
+    open.filter((target) => /nine|many/.test(target)),
+    []
+  )
+  t.is(fs.readlinkSync(`/proc/${pid}/cwd`), '/')
+  await bed.unmount('a', mountpoint)
+})
+
+test.serial('an unmount without changes publishes nothing and gives the lease back', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  fs.readFileSync(path.join(mountpoint, 'file'))
+  const { stdout } = await bed.unmount('a', mountpoint)
+  t.regex(stdout, /nothing was changed/)
+  t.regex((await bed.mustIsrfs('a', 'lease', bed.vm())).stdout, /^free/)
+  t.deepEqual(fs.readdirSync(path.join(bed.vm(), 'generations')), ['00000001'])
+})
+
+test.serial('a commit that fails leaves everything in the session: exit 5, and recover publishes it', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  writeSynced(path.join(mountpoint, 'file'), 'second')
+  const { pid } = await bed.status('a', mountpoint)
+  const chunks = path.join(bed.vm(), 'chunks')
+  fs.renameSync(chunks, `${chunks}.away`)
+  fs.writeFileSync(chunks, '')
+  const failed = await bed.isrfs('a', 'unmount', mountpoint)
+  t.is(failed.code, 5, failed.stderr)
+  t.regex(failed.stderr, new RegExp(`isrfs recover ${bed.vm()}`))
+  await waitFor(() => !isAlive(pid), 'the daemon to end')
+  t.is((await bed.isrfs('b', 'mount', bed.vm(), mountpoint)).code, 3, 'the lease stays with the changes')
+  fs.rmSync(chunks)
+  fs.renameSync(`${chunks}.away`, chunks)
+  t.regex((await bed.mustIsrfs('a', 'recover', bed.vm())).stdout, /generation 2/)
+  await bed.mustIsrfs('b', 'export', bed.vm(), bed.path('exported'))
+  t.is(fs.readFileSync(bed.path('exported', 'file'), 'utf8'), 'second')
+})
+
+test.serial('a session whose base is not the newest any more is never replayed silently: exit 5', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  writeSynced(path.join(mountpoint, 'file'), 'lost')
+  await crash(bed, mountpoint)
+  const alive = bed.isrfs('b', 'lease', bed.vm(), '--break')
+  t.is((await alive).code, 0, 'the beat of a dead holder does not move')
+  const other = await bed.mount('b', bed.vm(), 'other')
+  writeSynced(path.join(other, 'file'), 'won')
+  await bed.unmount('b', other)
+  for (const command of [
+    ['mount', bed.vm(), mountpoint],
+    ['recover', bed.vm()]
+  ]) {
+    const refused = await bed.isrfs('a', ...command)
+    t.is(refused.code, 5, refused.stderr)
+    t.regex(refused.stderr, /based on generation 1 .* generation 2/)
+  }
+  await bed.mustIsrfs('a', 'recover', bed.vm(), '--discard')
+  await bed.mount('a', bed.vm(), 'mnt')
+  t.is(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'won')
+  await bed.unmount('a', mountpoint)
+})
+
+test.serial('the lease of a holder that lives is not broken', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  t.regex((await bed.mustIsrfs('b', 'lease', bed.vm())).stdout, /^held .*mounted at/)
+  const refused = await bed.isrfs('b', 'lease', bed.vm(), '--break')
+  t.is(refused.code, 3)
+  t.regex(refused.stderr, /lives/)
+  await bed.unmount('a', mountpoint)
+})
+
+test.serial('a mount whose lease was broken stops publishing and says so', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  writeSynced(path.join(mountpoint, 'file'), 'second')
+  const { pid } = await bed.status('a', mountpoint)
+  process.kill(pid, 'SIGSTOP')
+  await bed.mustIsrfs('b', 'lease', bed.vm(), '--break')
+  process.kill(pid, 'SIGCONT')
+  await waitFor(
+    async () => (await bed.mustIsrfs('a', 'status', mountpoint)).stdout.includes('lost'),
+    'the loss to be seen'
+  )
+  const refused = await bed.isrfs('a', 'unmount', mountpoint)
+  t.is(refused.code, 5)
+  t.regex(refused.stderr, /lease/)
+})
+
+test.serial('--foreground lives in the process that was started, and SIGINT ends it with a commit', async (t) => {
+  const { bed } = t.context
+  const mountpoint = bed.makeDirectory('mnt')
+  bed.rememberMount(mountpoint)
+  const options = ['--client-dir', bed.path('client-a'), '--foreground', '--no-writeback', '--allow-other']
+  const child = bed.spawn(process.execPath, [CLI, ...options, 'mount', bed.vm(), mountpoint])
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  await waitFor(() => fs.existsSync(path.join(mountpoint, 'file')), 'the mount')
+  t.is(child.pid, (await bed.status('a', mountpoint)).pid)
+  fs.writeFileSync(path.join(mountpoint, 'file'), 'second')
+  child.kill('SIGINT')
+  t.is(await ended, 0)
+  t.regex((await bed.mustIsrfs('a', 'log', bed.vm())).stdout, /^ +2 /m)
+})
+
+test.serial('a signal to a busy mount ends it as soon as nobody uses it', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  const { pid } = await bed.status('a', mountpoint)
+  const fd = fs.openSync(path.join(mountpoint, 'file'), 'r+')
+  fs.writeSync(fd, 'SECOND')
+  process.kill(pid, 'SIGTERM')
+  const log = bed.path('client-a', 'log', fs.readdirSync(bed.path('client-a', 'log'))[0] ?? '')
+  await waitFor(() => fs.readFileSync(log, 'utf8').includes('not unmounted'), 'the first try')
+  t.true(isAlive(pid))
+  fs.closeSync(fd)
+  await waitFor(() => !isAlive(pid), 'the daemon to end')
+  await bed.mustIsrfs('b', 'export', bed.vm(), bed.path('exported'))
+  t.is(fs.readFileSync(bed.path('exported', 'file'), 'utf8'), 'SECOND')
+})
+
+test.serial('a share that hangs blocks who reads from it, but neither status nor what is present', async (t) => {
+  const { bed } = t.context
+  // The share itself is a mount whose daemon can be stopped: a dead server as a client sees it.
+  const share = await bed.mount('server', bed.vm(), 'share-mount', '--discard')
+  const { pid: server } = await bed.status('server', share)
+  const vm = path.join(share, 'inner')
+  await bed.mustIsrfs('a', 'import', bed.path('source'), vm)
+  const mountpoint = await bed.mount('a', vm, 'mnt')
+  t.is(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'first')
+  writeSynced(path.join(mountpoint, 'new'), 'written while it answers')
+  await bed.command('sync', ['-f', share])
+  process.kill(server, 'SIGSTOP')
+  try {
+    const reading = fs.promises.readFile(path.join(mountpoint, 'disk'))
+    await waitFor(async () => {
+      const { stdout } = await bed.mustIsrfs('a', 'status', mountpoint)
+      return /disk, block 0/.test(stdout)
+    }, 'status to name what waits')
+    t.is(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'first')
+    writeSynced(path.join(mountpoint, 'new'), 'written while it hangs')
+    t.is((await bed.isrfs('a', 'status', mountpoint, '--json')).code, 0)
+    process.kill(server, 'SIGCONT')
+    t.true((await reading).equals(Buffer.alloc(2 * 2 ** 20, 'x')))
+  } finally {
+    process.kill(server, 'SIGCONT')
+  }
+  await bed.unmount('a', mountpoint)
+  t.regex((await bed.mustIsrfs('a', 'log', vm)).stdout, /^ +2 /m)
+  await bed.unmount('server', share)
+})
+
+test.serial('an unmount client that goes away does not stop the commit', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  fs.writeFileSync(path.join(mountpoint, 'file'), 'second')
+  const { pid } = await bed.status('a', mountpoint)
+  const client = bed.spawn(process.execPath, [CLI, 'unmount', mountpoint])
+  await waitFor(() => !fs.existsSync(path.join(mountpoint, 'file')), 'the mount to go')
+  client.kill('SIGKILL')
+  await waitFor(() => !isAlive(pid), 'the daemon to end')
+  t.regex((await bed.mustIsrfs('a', 'log', bed.vm())).stdout, /^ +2 /m)
+})
