@@ -11,7 +11,7 @@ import { facts, table } from './table.js'
 
 export async function statusCommand(given: string | undefined, options: { readonly json?: boolean }): Promise<void> {
   if (given === undefined) {
-    const mounts = await askAllStatus()
+    const mounts = await askAllStatus((socketPath) => notice(`the daemon behind ${socketPath} does not answer`))
     if (options.json === true) result(JSON.stringify({ mounts }))
     else if (mounts.length === 0) notice('nothing is mounted')
     else result(overview(mounts))

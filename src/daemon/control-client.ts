@@ -15,13 +15,14 @@ import { findSockets } from './socket-path.js'
 
 /** a daemon that serves its main loop answers within this */
 const STATUS_TIMEOUT_MS = 10_000
+const LISTING_TIMEOUT_MS = 2000
 
 /** Status of the daemon behind one socket; undefined when nobody listens there any more. */
-export async function askStatus(socketPath: string): Promise<Status | undefined> {
+export async function askStatus(socketPath: string, limitMs = STATUS_TIMEOUT_MS): Promise<Status | undefined> {
   const socket = await connect(socketPath)
   if (socket === undefined) return undefined
   let status: Status | undefined
-  socket.setTimeout(STATUS_TIMEOUT_MS, () => socket.destroy(new Error('it does not answer')))
+  socket.setTimeout(limitMs, () => socket.destroy(new Error('it does not answer')))
   await converse(socket, { command: 'status' }, (reply) => {
     if (reply.kind === 'status') status = reply.status
     if (reply.kind === 'failed') throw fromMessageError(reply.error)
@@ -29,14 +30,15 @@ export async function askStatus(socketPath: string): Promise<Status | undefined>
   return status
 }
 
-/** Status of every mount of this user. */
-export async function askAllStatus(): Promise<Status[]> {
-  const all: Status[] = []
-  for (const socketPath of findSockets(undefined)) {
-    const status = await askStatus(socketPath).catch(() => undefined)
-    if (status !== undefined) all.push(status)
-  }
-  return all
+/** Status of every mount of this user. A daemon that is stopped or hangs is named to `onSilent`, and holds nobody up. */
+export async function askAllStatus(onSilent: (socketPath: string) => void = () => undefined): Promise<Status[]> {
+  const answers = findSockets(undefined).map((socketPath) =>
+    askStatus(socketPath, LISTING_TIMEOUT_MS).catch(() => {
+      onSilent(socketPath)
+      return undefined
+    })
+  )
+  return (await Promise.all(answers)).filter((status) => status !== undefined)
 }
 
 /** A connection to the daemon that serves the mountpoint; undefined when there is none. */
