@@ -2,6 +2,7 @@
  * Walks the plain directory that is imported: what is there, with its attributes, parents before children, siblings by
  * name. Nothing is read but directories. What cannot be carried is refused (names) or skipped with a warning (sockets).
  */
+import { dataExtents, type Extent } from './import-holes.js'
 import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError, messageOf } from '../base/errors.js'
@@ -22,6 +23,8 @@ export interface SourcePart {
   readonly mtimeNs: bigint
   /** the file system has no byte of it on its disk: all zero, although the size says otherwise */
   readonly isHole: boolean
+  /** where its data is, when that is known: everything else is zero */
+  readonly data?: readonly Extent[] | undefined
 }
 
 interface SourceAttributes {
@@ -141,7 +144,10 @@ class Scan {
       device: stat.dev,
       inode: stat.ino,
       mtimeNs: stat.mtimeNs,
-      isHole: stat.blocks === 0n && sizeBytes > 0 && this.#countsBlocks(absolute, stat.dev)
+      isHole: stat.blocks === 0n && sizeBytes > 0 && this.#countsBlocks(absolute, stat.dev),
+      data: this.#countsBlocks(absolute, stat.dev)
+        ? dataExtents(absolute, sizeBytes, Number(stat.blocks) * 512)
+        : undefined
     }
     return { ...attributes, type: 'file', sizeBytes, parts: [part] }
   }
@@ -170,9 +176,8 @@ class Scan {
   }
 
   /**
-   * Holes should be found with SEEK_HOLE, but Node has no lseek. So a file without any block on its disk is known to
-   * be all zero from st_blocks, where the file system is known to count delayed writes in there; others (ZFS, NFS,
-   * FUSE) answer 0 for files that have bytes. Every other hole is found by reading zeros.
+   * Whether st_blocks and SEEK_HOLE tell the truth about bytes that were written a moment ago. Others (ZFS, NFS, FUSE)
+   * may show a hole where data still waits to be written: there, holes are found by reading zeros.
    */
   #countsBlocks(absolute: string, device: bigint): boolean {
     const known = this.#trusted.get(device)

@@ -2,6 +2,7 @@
  * The long part of an import: units go to the workers, a few more in flight than there are threads, and what comes
  * back becomes block maps. With a previous generation, blocks that it has already send nothing.
  */
+import { isInHole } from './import-holes.js'
 import fs from 'node:fs'
 import assert from 'node:assert/strict'
 import { errnoOf, FailedError } from '../base/errors.js'
@@ -114,10 +115,12 @@ class Transfer {
         builder.begin(page, await this.#maps.page(old.map, page))
     }
     const baseDigests = blocks.map(({ file, block }) => this.#of(file).builder.oldDigest(block))
-    const { results, sentBytes } = await this.#options.pool.run('encode', {
-      blocks: blocks.map(({ file, block }) => blockSource(file, block)),
-      baseDigests
-    })
+    const { results, sentBytes } = unit.every(isRangeInHole)
+      ? { results: blocks.map(() => ({ state: 'zero' as const })), sentBytes: 0 }
+      : await this.#options.pool.run('encode', {
+          blocks: blocks.map(({ file, block }) => blockSource(file, block)),
+          baseDigests
+        })
     this.#sentBytes += sentBytes
     for (const [index, { file, block }] of blocks.entries()) {
       const result = results[index]
@@ -175,6 +178,13 @@ function assertUnchanged(file: SourceFile): void {
       hint: 'stop whatever writes to the directory (a VM has to be shut down or suspended), then repeat the import'
     })
   }
+}
+
+/** Whether the file system says that the range has no data: it is not read then. */
+function isRangeInHole({ file, firstBlock, count }: BlockRange): boolean {
+  const [part] = file.parts
+  if (part?.data === undefined || file.parts.length > 1) return false
+  return isInHole(part.data, firstBlock * BLOCK_BYTES, (firstBlock + count) * BLOCK_BYTES)
 }
 
 function isUnchanged(part: SourceFile['parts'][number]): boolean {
