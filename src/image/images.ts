@@ -238,7 +238,7 @@ export class Images implements FileImage {
       if (!getBit(region.present, block % BLOCKS_PER_REGION)) blocks.push(block)
     }
     try {
-      this.#fetcher.fetch(await this.#requests(inode, blocks), 'readahead', 'readahead')
+      void this.#fetcher.fetch(await this.#requests(inode, blocks), 'readahead', 'readahead') // kept by the cache
     } catch {
       // whoever reads these blocks will see the error
     }

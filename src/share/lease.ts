@@ -21,7 +21,10 @@ const LEASE_BYTES_MAX = 64 * 1024
 /** old leases that are kept for a person to look at */
 const KEPT_LEASES = 4
 
-const generationReference = z.object({ number: z.number().int().nonnegative(), digest: z.string().regex(/^[0-9a-f]{64}$/) })
+const generationReference = z.object({
+  number: z.number().int().nonnegative(),
+  digest: z.string().regex(/^[0-9a-f]{64}$/)
+})
 
 const holderSchema = z.object({
   client: z.string().regex(/^[0-9a-f]{8,64}$/),
@@ -92,8 +95,13 @@ export function readLease(share: Share): LeaseState | undefined {
 
 function readLeaseNumber(share: Share, number: number): LeaseState {
   const name = leaseName(number)
-  const lease = parseShareJson(share.read(`${name}/lease.json`, LEASE_BYTES_MAX), leaseSchema, share.pathOf(`${name}/lease.json`))
-  if (lease.number !== number) throw new IntegrityError(`${share.pathOf(name)} says that it is lease ${String(lease.number)}`)
+  const lease = parseShareJson(
+    share.read(`${name}/lease.json`, LEASE_BYTES_MAX),
+    leaseSchema,
+    share.pathOf(`${name}/lease.json`)
+  )
+  if (lease.number !== number)
+    throw new IntegrityError(`${share.pathOf(name)} says that it is lease ${String(lease.number)}`)
   return { lease, released: readOptional(share, `${name}/released.json`, releaseSchema), beat: readBeat(share, number) }
 }
 
@@ -106,7 +114,11 @@ function readBeat(share: Share, number: number): LeaseState['beat'] {
   }
 }
 
-function readOptional<Schema extends z.ZodType>(share: Share, name: string, schema: Schema): z.infer<Schema> | undefined {
+function readOptional<Schema extends z.ZodType>(
+  share: Share,
+  name: string,
+  schema: Schema
+): z.infer<Schema> | undefined {
   try {
     return parseShareJson(share.read(name, LEASE_BYTES_MAX), schema, share.pathOf(name))
   } catch (error) {
@@ -127,7 +139,15 @@ export function acquireLease(share: Share, holder: LeaseHolder): HeldLease {
     const generation = current?.released?.generation ?? current?.lease.generation ?? null
     const number = (current?.lease.number ?? 0) + 1
     const token = randomBytes(16).toString('hex')
-    const lease: LeaseRecord = { format: 'isrfs-lease', version: 1, number, token, taken: new Date().toISOString(), holder, generation }
+    const lease: LeaseRecord = {
+      format: 'isrfs-lease',
+      version: 1,
+      number,
+      token,
+      taken: new Date().toISOString(),
+      holder,
+      generation
+    }
     share.createDirectory(leaseName(number), new Map([['lease.json', toShareJson(lease)]]))
     if (readLeaseNumber(share, number).lease.token !== token) continue // lost the race: look again who has it
     removeOldLeases(share, number)
@@ -150,7 +170,11 @@ export function beatLease(share: Share, held: Pick<HeldLease, 'number' | 'token'
 }
 
 /** Gives the lease back, naming the newest generation. Nothing happens when it is not ours any more. */
-export function releaseLease(share: Share, held: Pick<HeldLease, 'number' | 'token'>, generation: GenerationReference | null): void {
+export function releaseLease(
+  share: Share,
+  held: Pick<HeldLease, 'number' | 'token'>,
+  generation: GenerationReference | null
+): void {
   if (!leaseStillHeld(share, held)) return
   const release = { time: new Date().toISOString(), by: 'holder', who: '', generation }
   share.write(`${leaseName(held.number)}/released.json`, toShareJson(release))
@@ -163,7 +187,12 @@ export function breakLease(share: Share, observed: LeaseState, holder: LeaseHold
   const generation = observed.lease.generation
   const time = new Date().toISOString()
   const lease: LeaseRecord = { format: 'isrfs-lease', version: 1, number, token, taken: time, holder, generation }
-  const release = { time, by: 'break', who: `${holder.user}@${holder.host}, from ${observed.lease.holder.host}`, generation }
+  const release = {
+    time,
+    by: 'break',
+    who: `${holder.user}@${holder.host}, from ${observed.lease.holder.host}`,
+    generation
+  }
   share.createDirectory(
     leaseName(number),
     new Map([
@@ -172,7 +201,9 @@ export function breakLease(share: Share, observed: LeaseState, holder: LeaseHold
     ])
   )
   if (readLeaseNumber(share, number).lease.token !== token) {
-    throw new FailedError(`the lease of ${share.root} changed hands while it was being broken`, { hint: `look again: isrfs lease ${share.root}` })
+    throw new FailedError(`the lease of ${share.root} changed hands while it was being broken`, {
+      hint: `look again: isrfs lease ${share.root}`
+    })
   }
 }
 

@@ -115,7 +115,11 @@ export class Share {
     this.write(name, bytes)
     const seen = this.size(name)
     if (seen !== bytes.length) {
-      throw new ShareError('EIO', this.pathOf(name), `${this.pathOf(name)} was written with ${String(bytes.length)} bytes, but a fresh open sees ${String(seen ?? 0)}`)
+      throw new ShareError(
+        'EIO',
+        this.pathOf(name),
+        `${this.pathOf(name)} was written with ${String(bytes.length)} bytes, but a fresh open sees ${String(seen ?? 0)}`
+      )
     }
     return true
   }
@@ -188,7 +192,11 @@ export class Share {
   #writeNew(file: string, bytes: Uint8Array): void {
     let fd: number
     try {
-      fd = this.#fs.openSync(file, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o666)
+      fd = this.#fs.openSync(
+        file,
+        constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+        0o666
+      )
     } catch (error) {
       throw shareError(error, file, 'create')
     }
@@ -242,7 +250,9 @@ export class Share {
     while (done < length) {
       const count = this.#fs.readSync(fd, bytes, done, length - done, offset + done)
       if (count === 0) {
-        throw new IntegrityError(`${file} ends at byte ${String(offset + done)}, but ${String(offset + length)} were expected`)
+        throw new IntegrityError(
+          `${file} ends at byte ${String(offset + done)}, but ${String(offset + length)} were expected`
+        )
       }
       done += count
     }
@@ -253,7 +263,9 @@ export class Share {
 function shareError(error: unknown, file: string, action: string): Error {
   if (error instanceof ShareError || error instanceof IntegrityError) return error
   const errno = errnoOf(error) ?? 'EIO'
-  return new ShareError(errno, file, `cannot ${action} ${file}: ${explain(errno) ?? messageOf(error)}`, { cause: error })
+  return new ShareError(errno, file, `cannot ${action} ${file}: ${explain(errno) ?? messageOf(error)}`, {
+    cause: error
+  })
 }
 
 function explain(errno: string): string | undefined {

@@ -52,7 +52,11 @@ test('without a footer (a crash before the flush), or with a torn one, the regio
   await first.cache.close()
   const whole = fs.readFileSync(file)
   t.true(whole.length > REGION_BYTES)
-  const damages = [beforeFlush, whole.subarray(0, whole.length - 1), Buffer.from(whole).fill(0, REGION_BYTES, REGION_BYTES + 4)]
+  const damages = [
+    beforeFlush,
+    whole.subarray(0, whole.length - 1),
+    Buffer.from(whole).fill(0, REGION_BYTES, REGION_BYTES + 4)
+  ]
   for (const content of damages) {
     fs.writeFileSync(file, content)
     const { cache } = open(directory)

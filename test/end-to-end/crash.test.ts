@@ -146,7 +146,11 @@ test('a damaged chunk is EIO for its blocks and leaves the others readable', asy
   await bed.mustIsrfs('a', 'import', source, bed.vm())
   const chunks = fs
     .readdirSync(path.join(bed.vm(), 'chunks'))
-    .flatMap((directory) => fs.readdirSync(path.join(bed.vm(), 'chunks', directory)).map((name) => path.join(bed.vm(), 'chunks', directory, name)))
+    .flatMap((directory) =>
+      fs
+        .readdirSync(path.join(bed.vm(), 'chunks', directory))
+        .map((name) => path.join(bed.vm(), 'chunks', directory, name))
+    )
     .filter((file) => fs.statSync(file).size === 16 * 2 ** 20)
   const [chunk] = chunks
   if (chunk === undefined) throw new Error('no 16 MiB chunk')

@@ -38,7 +38,9 @@ test('random writes of 1 B to 1 MiB equal a model through the mount, on another 
   fs.cpSync(source, model, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true })
   const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
 
-  const files = [path.join(mountpoint, 'testvm-flat.vmdk'), path.join(model, 'testvm-flat.vmdk')].map((file) => fs.openSync(file, 'r+'))
+  const files = [path.join(mountpoint, 'testvm-flat.vmdk'), path.join(model, 'testvm-flat.vmdk')].map((file) =>
+    fs.openSync(file, 'r+')
+  )
   for (let round = 0; round < 300; round++) {
     const bytes = random.bytes(1 + Math.floor(2 ** (random.next() * 20)))
     const offset = random.below(diskBytes + 1_000_000)
@@ -50,11 +52,17 @@ test('random writes of 1 B to 1 MiB equal a model through the mount, on another 
     }
   }
   for (const fd of files) fs.closeSync(fd)
-  t.true(sameBytes(path.join(mountpoint, 'testvm-flat.vmdk'), path.join(model, 'testvm-flat.vmdk')), 'through the mount')
+  t.true(
+    sameBytes(path.join(mountpoint, 'testvm-flat.vmdk'), path.join(model, 'testvm-flat.vmdk')),
+    'through the mount'
+  )
   await bed.unmount('a', mountpoint)
 
   const elsewhere = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only')
-  t.true(sameBytes(path.join(elsewhere, 'testvm-flat.vmdk'), path.join(model, 'testvm-flat.vmdk')), 'with an empty client directory')
+  t.true(
+    sameBytes(path.join(elsewhere, 'testvm-flat.vmdk'), path.join(model, 'testvm-flat.vmdk')),
+    'with an empty client directory'
+  )
   await bed.unmount('b', elsewhere)
   await bed.mustIsrfs('b', 'export', bed.vm(), bed.path('exported'))
   t.true(sameBytes(bed.path('exported', 'testvm-flat.vmdk'), path.join(model, 'testvm-flat.vmdk')), 'after export')
@@ -120,8 +128,13 @@ test('only changed blocks are transferred by the second commit and by the next r
   }
   await bed.unmount('b', second)
 
-  const [generation] = (JSON.parse((await bed.mustIsrfs('a', 'log', bed.vm(), '--json')).stdout) as { generation: number; changedBytes: number; sentBytes: number }[])
-    .filter((entry) => entry.generation === 2)
+  const [generation] = (
+    JSON.parse((await bed.mustIsrfs('a', 'log', bed.vm(), '--json')).stdout) as {
+      generation: number
+      changedBytes: number
+      sentBytes: number
+    }[]
+  ).filter((entry) => entry.generation === 2)
   t.is(generation?.changedBytes, 2 * block)
   t.true((generation?.sentBytes ?? Infinity) < 3 * block)
 
@@ -152,7 +165,12 @@ test('a second client is refused while the first holds the lease, and admitted a
   t.regex(refused.stderr, /is in use: host .* mounted at .*mnt/)
   t.notRegex(refused.stderr, /\n\s+at /)
   const reader = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only')
-  t.throws(() => { fs.writeFileSync(path.join(reader, 'new'), 'x') }, { code: 'EROFS' })
+  t.throws(
+    () => {
+      fs.writeFileSync(path.join(reader, 'new'), 'x')
+    },
+    { code: 'EROFS' }
+  )
   await bed.unmount('b', reader)
   await bed.unmount('a', mountpoint)
   const admitted = await bed.mount('b', bed.vm(), 'mnt-b')
@@ -166,11 +184,24 @@ test('fio verifies in a second client what it wrote in the first', async (t) => 
   fs.truncateSync(path.join(source, 'disk'), 48 * 2 ** 20)
   await bed.mustIsrfs('a', 'import', source, bed.vm())
   const job = (file: string): string[] => [
-    '--name=verify', `--filename=${file}`, '--size=48M', '--io_size=24M', '--rw=randwrite', '--bsrange=512-256k', '--bs_unaligned',
-    '--ioengine=psync', '--verify=crc32c', '--randseed=42', '--fallocate=none', '--output-format=terse', '--norandommap=0'
+    '--name=verify',
+    `--filename=${file}`,
+    '--size=48M',
+    '--io_size=24M',
+    '--rw=randwrite',
+    '--bsrange=512-256k',
+    '--bs_unaligned',
+    '--ioengine=psync',
+    '--verify=crc32c',
+    '--randseed=42',
+    '--fallocate=none',
+    '--output-format=terse',
+    '--norandommap=0'
   ]
   const first = await bed.mount('a', bed.vm(), 'mnt')
-  const wrote = await bed.command('fio', [...job(path.join(first, 'disk')), '--do_verify=1', '--end_fsync=1'], { cwd: bed.root })
+  const wrote = await bed.command('fio', [...job(path.join(first, 'disk')), '--do_verify=1', '--end_fsync=1'], {
+    cwd: bed.root
+  })
   t.is(wrote.code, 0, wrote.stderr)
   await bed.unmount('a', first)
   const second = await bed.mount('b', bed.vm(), 'mnt-b')

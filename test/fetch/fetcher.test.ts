@@ -14,7 +14,13 @@ import { Random } from '../support/random.js'
 const inode = toInodeId(2)
 const disk = new Random(5).bytes(20 * BLOCK_BYTES)
 
-async function setUp(): Promise<{ pool: SharePool; fetcher: Fetcher; requests: BlockRequest[]; kept: string[]; root: string }> {
+async function setUp(): Promise<{
+  pool: SharePool
+  fetcher: Fetcher
+  requests: BlockRequest[]
+  kept: string[]
+  root: string
+}> {
   const root = path.join(temporaryDirectory('fetch'), 'vm')
   const { generation } = makeVm(root, new Map([['disk', disk]]))
   const pool = new SharePool(root, { threads: 2 })
@@ -23,7 +29,9 @@ async function setUp(): Promise<{ pool: SharePool; fetcher: Fetcher; requests: B
     confirm: (_, region, block) => kept.push(`confirm ${String(region)}/${String(block)}`),
     place: (_, region, block) => kept.push(`place ${String(region)}/${String(block)}`)
   })
-  const maps = new BaseMaps(async (place) => Buffer.from((await pool.run('object', { place, candidate: undefined })).bytes))
+  const maps = new BaseMaps(async (place) =>
+    Buffer.from((await pool.run('object', { place, candidate: undefined })).bytes)
+  )
   const entry = generation.manifest.entries[1]
   const map = (entry?.type === 'file' ? entry.map : null) as ObjectPlace
   const requests: BlockRequest[] = []
@@ -66,7 +74,10 @@ test('a damaged block rejects for itself and its neighbours arrive; a missing ch
   content.fill(0, third.place.offset + 100, third.place.offset + 200)
   fs.writeFileSync(chunk, content)
   const results = await Promise.allSettled(fetcher.fetch(requests.slice(0, 5), 'demand', 'test'))
-  t.deepEqual(results.map(({ status }) => status), ['fulfilled', 'fulfilled', 'rejected', 'fulfilled', 'fulfilled'])
+  t.deepEqual(
+    results.map(({ status }) => status),
+    ['fulfilled', 'fulfilled', 'rejected', 'fulfilled', 'fulfilled']
+  )
   t.true(results[2]?.status === 'rejected' && isDamage(results[2].reason))
   fs.rmSync(chunk)
   const [missing = Promise.resolve()] = fetcher.fetch(requests.slice(7, 8), 'demand', 'test')
@@ -83,7 +94,9 @@ test('a local copy counts when its digest is right, and is fetched again when it
   const file = path.join(root, 'copy')
   fs.writeFileSync(file, disk)
   const withCandidate = (block: number, at: number): BlockRequest[] =>
-    requests.slice(block, block + 1).map((request) => ({ ...request, candidate: { path: file, offset: at * BLOCK_BYTES } }))
+    requests
+      .slice(block, block + 1)
+      .map((request) => ({ ...request, candidate: { path: file, offset: at * BLOCK_BYTES } }))
   const [good] = fetcher.fetch(withCandidate(3, 3), 'demand', 'test')
   t.true((await good)?.equals(disk.subarray(3 * BLOCK_BYTES, 4 * BLOCK_BYTES)))
   t.is(pool.counters.fetchedBlocks, 0)

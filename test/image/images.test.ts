@@ -46,11 +46,22 @@ class Client {
     const damage: string[] = []
     const cache = Cache.open({ directory: path.join(this.directory, 'cache'), bytesMax: 1, onWarning: () => undefined })
     const pool = new SharePool(this.root, { threads: 2 })
-    const images = new Images({ session, cache, pool, onDamage: (message) => damage.push(message), onWarning: () => undefined })
+    const images = new Images({
+      session,
+      cache,
+      pool,
+      onDamage: (message) => damage.push(message),
+      onWarning: () => undefined
+    })
     const file = session.namespace.get(toInodeId(2))
     if (file === undefined) throw new Error('no file')
     return {
-      images, session, cache, pool, file, damage,
+      images,
+      session,
+      cache,
+      pool,
+      file,
+      damage,
       close: async () => {
         await session.close()
         await cache.close()
@@ -61,8 +72,14 @@ class Client {
 
   #identity() {
     return {
-      sessionId: 'fedcba9876543210', vmId: this.generation.manifest.vm, client: '0123456789abcdef', baseGeneration: 1,
-      baseDigest: this.generation.digest, createdIso: new Date().toISOString(), leaseNumber: 1, discard: false
+      sessionId: 'fedcba9876543210',
+      vmId: this.generation.manifest.vm,
+      client: '0123456789abcdef',
+      baseGeneration: 1,
+      baseDigest: this.generation.digest,
+      createdIso: new Date().toISOString(),
+      leaseNumber: 1,
+      discard: false
     }
   }
 }
@@ -224,7 +241,9 @@ test('a damaged block is EIO and is reported with the file; others are read', as
   const mounted = client.mount()
   const { images, file, damage } = mounted
   t.is(await images.read(file, Buffer.alloc(10), 0), 10)
-  const error = await t.throwsAsync(async () => images.read(file, Buffer.alloc(10), BLOCK_BYTES), { instanceOf: PosixError })
+  const error = await t.throwsAsync(async () => images.read(file, Buffer.alloc(10), BLOCK_BYTES), {
+    instanceOf: PosixError
+  })
   t.is(error.errno, 'EIO')
   t.regex(damage[0] ?? '', /disk: .*digest/)
   t.is(await images.read(file, Buffer.alloc(10), 2 * BLOCK_BYTES), 10)
@@ -235,8 +254,15 @@ test('a damaged block is EIO and is reported with the file; others are read', as
 test('space is required early, and what is present is counted', async (t) => {
   const mounted = new Client(new Map([['disk', new Random(8).bytes(BLOCK_BYTES)]])).mount()
   const { images, file } = mounted
-  t.notThrows(() => { images.requireSpace(4096) })
-  t.throws(() => { images.requireSpace(2 ** 60) }, { instanceOf: PosixError })
+  t.notThrows(() => {
+    images.requireSpace(4096)
+  })
+  t.throws(
+    () => {
+      images.requireSpace(2 ** 60)
+    },
+    { instanceOf: PosixError }
+  )
   const { totalBytes, freeBytes } = images.space()
   t.true(freeBytes > 0 && freeBytes <= totalBytes)
   t.is(images.totalBytes(), BLOCK_BYTES)

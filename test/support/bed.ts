@@ -73,10 +73,17 @@ export class Bed {
     return result
   }
 
-  async command(program: string, args: readonly string[], options: { cwd?: string; input?: string } = {}): Promise<Result> {
+  async command(
+    program: string,
+    args: readonly string[],
+    options: { cwd?: string; input?: string } = {}
+  ): Promise<Result> {
     try {
-      const child = run(program, args, { maxBuffer: 64 * 1024 * 1024, ...(options.cwd === undefined ? {} : { cwd: options.cwd }) })
-      child.child.stdin?.end(options.input ?? '')
+      const child = run(program, args, {
+        maxBuffer: 64 * 1024 * 1024,
+        ...(options.cwd === undefined ? {} : { cwd: options.cwd })
+      })
+      child.child.stdin?.on('error', () => undefined).end(options.input ?? '') // it may end without reading
       const { stdout, stderr } = await child
       return { code: 0, stdout, stderr }
     } catch (error) {
@@ -148,7 +155,10 @@ export class Bed {
 }
 
 export function isMounted(mountpoint: string): boolean {
-  return fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').some((line) => line.split(' ')[4] === mountpoint)
+  return fs
+    .readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .some((line) => line.split(' ')[4] === mountpoint)
 }
 
 export function isAlive(pid: number): boolean {
@@ -160,7 +170,11 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-export async function waitFor(condition: () => boolean | Promise<boolean>, what: string, limitMs = 60_000): Promise<void> {
+export async function waitFor(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  limitMs = 60_000
+): Promise<void> {
   const end = Date.now() + limitMs
   while (!(await condition())) {
     if (Date.now() > end) throw new Error(`waited too long for ${what}`)

@@ -15,15 +15,19 @@ function compare(first: string, second: string, name: string, found: string[], o
   const other = fs.lstatSync(path.join(second, name), { bigint: true })
   if (one.mode !== other.mode) found.push(`${name}: mode ${one.mode.toString(8)} and ${other.mode.toString(8)}`)
   if (one.uid !== other.uid || one.gid !== other.gid) found.push(`${name}: owner`)
-  if (!one.isDirectory() && one.size !== other.size) found.push(`${name}: size ${String(one.size)} and ${String(other.size)}`)
-  if (options.times && one.mtimeNs !== other.mtimeNs) found.push(`${name}: mtime ${String(one.mtimeNs)} and ${String(other.mtimeNs)}`)
+  if (!one.isDirectory() && one.size !== other.size)
+    found.push(`${name}: size ${String(one.size)} and ${String(other.size)}`)
+  if (options.times && one.mtimeNs !== other.mtimeNs)
+    found.push(`${name}: mtime ${String(one.mtimeNs)} and ${String(other.mtimeNs)}`)
   if (one.isSymbolicLink()) {
-    if (fs.readlinkSync(path.join(first, name)) !== fs.readlinkSync(path.join(second, name))) found.push(`${name}: target`)
+    if (fs.readlinkSync(path.join(first, name)) !== fs.readlinkSync(path.join(second, name)))
+      found.push(`${name}: target`)
   } else if (one.isDirectory()) {
     const names = fs.readdirSync(path.join(first, name)).sort()
     const otherNames = fs.readdirSync(path.join(second, name)).sort()
     if (names.join('/') !== otherNames.join('/')) found.push(`${name}: ${names.join(' ')} and ${otherNames.join(' ')}`)
-    for (const child of names) if (otherNames.includes(child)) compare(first, second, path.join(name, child), found, options)
+    for (const child of names)
+      if (otherNames.includes(child)) compare(first, second, path.join(name, child), found, options)
   } else if (one.isFile() && one.size === other.size && !sameBytes(path.join(first, name), path.join(second, name))) {
     found.push(`${name}: bytes`)
   }

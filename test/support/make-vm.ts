@@ -17,15 +17,30 @@ export function temporaryDirectory(name: string): string {
 }
 
 /** Generation 1 with these files in the root directory, as inodes 2, 3, ... in the order of the map. */
-export function makeVm(root: string, files: ReadonlyMap<string, Buffer>): { share: Share; generation: PublishedGeneration } {
+export function makeVm(
+  root: string,
+  files: ReadonlyMap<string, Buffer>
+): { share: Share; generation: PublishedGeneration } {
   fs.mkdirSync(root, { recursive: true })
   const share = new Share(root)
   const descriptor = newVmDescriptor()
   const attributes = { uid: 0, gid: 0, atime: '1', mtime: '2', ctime: '3' }
-  const entries: Manifest['entries'] = [{ ...attributes, inode: 1, parent: 0, name: '', type: 'directory', mode: 0o755 }]
+  const entries: Manifest['entries'] = [
+    { ...attributes, inode: 1, parent: 0, name: '', type: 'directory', mode: 0o755 }
+  ]
   for (const [name, content] of files) {
     const { map, dataBlocks } = writeFile(share, content)
-    entries.push({ ...attributes, inode: entries.length + 1, parent: 1, name, type: 'file', mode: 0o644, size: content.length, dataBlocks, map })
+    entries.push({
+      ...attributes,
+      inode: entries.length + 1,
+      parent: 1,
+      name,
+      type: 'file',
+      mode: 0o644,
+      size: content.length,
+      dataBlocks,
+      map
+    })
   }
   const generation = publishGeneration(share, {
     format: 'isrfs-manifest',
