@@ -96,6 +96,7 @@ class LineView implements ProgressView {
 
 /** "upload: 12 MiB of 40 MiB (30 %), 5.1 MiB/s, 5 s left, 3 MiB sent" */
 export function describe({ phase, doneBytes, totalBytes, sentBytes, readBytes }: Progress, elapsedMs: number): string {
+  if (totalBytes === 0) return phase
   const parts = [`${phase}: ${bytes(doneBytes)} of ${bytes(totalBytes)} (${percent(doneBytes, totalBytes)})`]
   const perSecond = elapsedMs > 0 ? (doneBytes * 1000) / elapsedMs : 0
   if (perSecond > 0) parts.push(`${bytes(perSecond)}/s`)

@@ -12,20 +12,21 @@
  * 3. Nothing here touches the mountpoint.
  */
 import { EventEmitter } from 'node:events'
-import { BusyError, messageOf, NotPublishedError } from '../base/errors.js'
-import { commitSession } from '../commit/commit.js'
+import { BusyError, messageOf } from '../base/errors.js'
 import type { Transport } from '../fuse/port.js'
-import { hostName } from './host.js'
 import { flushKernel, unmountKernel } from './kernel-unmount.js'
 import type { Log } from './log.js'
 import type { Outcome, Progress, Status } from './messages.js'
 import type { OpenedVm } from './opened-vm.js'
-import type { MountRequest } from './request.js'
+import { MOUNT_TYPE, mountAt } from './mount-table.js'
+import { mayPublish, type MountRequest } from './request.js'
+import { settleMount } from './settle.js'
 import { withinMs } from './within.js'
 
 /** how long DESTROY may take after a successful unmount */
 const DESTROY_MS_MAX = 10_000
-const RELEASE_MS_MAX = 15_000
+const PRIVATE_DRAIN_MS_MAX = 5000
+const REMINDER_MS = 10_000
 
 export type State = Status['state']
 
@@ -106,12 +107,15 @@ export class MountLife {
     const { mountpoint } = this.#request
     this.#moveTo('unmounting')
     try {
-      await flushKernel(mountpoint, this.#anyWriteFailed)
-      const result = await unmountKernel(mountpoint)
-      this.#log.info({ result }, 'taken out of the kernel')
+      // Somebody may have detached it already, and something else may be there now.
+      if (mountAt(mountpoint)?.fileSystemType === MOUNT_TYPE) {
+        await flushKernel(mountpoint, this.#anyWriteFailed)
+        const result = await unmountKernel(mountpoint)
+        this.#log.info({ result }, 'taken out of the kernel')
+      }
       if (await withinMs(this.#transport.ended, DESTROY_MS_MAX)) return
       throw new BusyError(
-        `${mountpoint} is unmounted here, but still in use in another mount namespace or by an open file`,
+        `${mountpoint} is unmounted here, but still in use elsewhere: an open file, or another mount namespace`,
         {
           hint: 'the daemon goes on serving it and commits when the last user has gone (a container? isrfs status lists this mount)'
         }
@@ -126,78 +130,40 @@ export class MountLife {
   async #finish(): Promise<Outcome> {
     this.state = 'committing'
     this.#log.info('the kernel has ended the mount')
+    const reminder = setInterval(() => this.#tellWhatWaits(), REMINDER_MS)
     try {
-      await this.#transport.drained()
+      await this.#drain()
       await this.#transport.close()
-      const outcome = await this.#settle()
+      const outcome = await settleMount(this.#request, this.#vm, {
+        verify: this.#verify,
+        log: this.#log,
+        onProgress: (progress) => this.#report(progress),
+        notice: (text) => this.#notice(text)
+      })
       this.#log.info({ outcome }, 'ended')
       return outcome
     } catch (error) {
       this.#log.error({ why: messageOf(error) }, 'ended without publishing; the session is kept')
       throw error
     } finally {
+      clearInterval(reminder)
       this.state = 'ended'
       await this.#letGo()
     }
   }
 
-  async #settle(): Promise<Outcome> {
-    const { session, base, held } = this.#vm
-    if (held === undefined) {
-      session.destroy()
-      await this.#giveBack(base)
-      return { kind: 'nothing-to-publish', why: this.#request.readOnly ? 'read-only' : 'discard' }
-    }
-    if (!session.namespace.changed) return this.#unchanged()
-    try {
-      const result = await commitSession({
-        vmPath: this.#request.vmPath,
-        session,
-        base,
-        held,
-        cache: this.#vm.cache,
-        client: { id: this.#vm.client.id, host: hostName() },
-        verify: this.#verify,
-        onProgress: (progress) => this.#report(progress)
-      })
-      if (result.published === undefined) return await this.#unchanged()
-      session.destroy()
-      await this.#giveBack(result.published)
-      return {
-        kind: 'published',
-        generation: result.published.number,
-        changedBytes: result.changedBytes,
-        sentBytes: result.sentBytes,
-        verified: this.#verify
-      }
-    } catch (error) {
-      this.#vm.right.stop() // the lease stays: nobody else may publish before this session
-      await session
-        .close()
-        .catch((failure: unknown) => this.#log.error({ why: messageOf(failure) }, 'closing the session'))
-      throw asNotPublished(error, this.#request.vmPath)
-    }
+  /** Invariant 1. What reads of a mount that publishes nothing wait for does not matter any more. */
+  async #drain(): Promise<void> {
+    const drained = this.#transport.drained()
+    if (mayPublish(this.#request)) await drained
+    else await withinMs(drained, PRIVATE_DRAIN_MS_MAX)
   }
 
-  async #unchanged(): Promise<Outcome> {
-    const { session, base } = this.#vm
-    session.destroy()
-    await this.#giveBack(base)
-    return { kind: 'unchanged', generation: base.number }
-  }
-
-  async #giveBack(newest: { readonly number: number; readonly digest: string }): Promise<void> {
-    const { right } = this.#vm
-    const given = right.giveBack({ number: newest.number, digest: newest.digest })
-    try {
-      if (await withinMs(given, RELEASE_MS_MAX)) return
-      this.#notice(
-        'the share does not answer: the lease could not be given back; the next mount by this client takes it back'
-      )
-    } catch (error) {
-      this.#notice(`the lease could not be given back: ${messageOf(error)}`)
-    }
-    right.stop()
+  #tellWhatWaits(): void {
+    if (this.#vm.right.shareAnswers) return
+    const [oldest] = this.#vm.pool.waiting()
+    const what = oldest === undefined ? '' : ` (${oldest.what}, ${Math.round(oldest.sinceMs / 1000)} s)`
+    this.#notice(`the share does not answer${what}; the daemon goes on waiting, also without this command`)
   }
 
   #report(progress: Progress): void {
@@ -214,15 +180,4 @@ export class MountLife {
   #moveTo(state: 'mounted' | 'unmounting'): void {
     if (this.state === 'mounted' || this.state === 'unmounting') this.state = state
   }
-}
-
-/** Whatever stopped a commit: the changes are safe, and this is how to go on. */
-export function asNotPublished(error: unknown, vmPath: string): NotPublishedError {
-  const message = messageOf(error)
-  const hint =
-    error instanceof NotPublishedError && error.hint !== undefined ? `${error.hint}; then` : 'when the cause is gone:'
-  return new NotPublishedError(message, {
-    cause: error,
-    hint: `the changes are safe on this client; ${hint} isrfs recover ${vmPath} (or mount it again)`
-  })
 }

@@ -9,7 +9,7 @@ import type { GenerationReference } from '../share/lease.js'
 import { type Claim, claimVm, lockSession, sessionDirectoryOf } from './claim.js'
 import { hostName, leaseHolder } from './host.js'
 import type { Outcome, Progress } from './messages.js'
-import { asNotPublished } from './mount-life.js'
+import { asNotPublished } from './settle.js'
 import { closePool } from './share-threads.js'
 
 export interface RecoverRequest {

@@ -241,3 +241,24 @@ test.serial('an unmount client that goes away does not stop the commit', async (
   await waitFor(() => !isAlive(pid), 'the daemon to end')
   t.regex((await bed.mustIsrfs('a', 'log', bed.vm())).stdout, /^ +2 /m)
 })
+
+test.serial(
+  'a mount that lives on in another mount namespace is served until that is gone: exit 6, then a commit',
+  async (t) => {
+    const { bed } = t.context
+    const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+    const { pid } = await bed.status('a', mountpoint)
+    const elsewhere = bed.spawn('unshare', ['-m', 'sleep', '600'])
+    await waitFor(() => fs.readFileSync(`/proc/${elsewhere.pid ?? 0}/comm`, 'utf8') === 'sleep\n', 'the namespace')
+    fs.writeFileSync(path.join(mountpoint, 'file'), 'second')
+    const refused = await bed.isrfs('a', 'unmount', mountpoint)
+    t.is(refused.code, 6, refused.stderr)
+    t.regex(refused.stderr, /still in use elsewhere/)
+    await bed.command('nsenter', ['-t', String(elsewhere.pid), '-m', 'sh', '-c', `printf third > ${mountpoint}/file`])
+    t.true(isAlive(pid))
+    elsewhere.kill('SIGKILL')
+    await waitFor(() => !isAlive(pid), 'the daemon to commit and end')
+    await bed.mustIsrfs('b', 'export', bed.vm(), bed.path('exported'))
+    t.is(fs.readFileSync(bed.path('exported', 'file'), 'utf8'), 'third')
+  }
+)

@@ -1,0 +1,93 @@
+/**
+ * How a mount ends on the share, after the kernel has let go of it: commit, then the session goes, then the lease.
+ *
+ * Invariants:
+ * 1. The session is removed only when its generation is published, or when it differs from its base in nothing.
+ * 2. While there are unpublished changes the lease is kept, so that nobody else makes the next generation.
+ * 3. What fails after the publish is told, and is no failure: the generation is durable.
+ */
+import { IsrfsError, messageOf, NotPublishedError } from '../base/errors.js'
+import { type CommitResult, commitSession } from '../commit/commit.js'
+import type { GenerationReference } from '../share/lease.js'
+import { hostName } from './host.js'
+import type { Log } from './log.js'
+import type { Outcome, Progress } from './messages.js'
+import type { OpenedVm } from './opened-vm.js'
+import type { MountRequest } from './request.js'
+import { withinMs } from './within.js'
+
+const RELEASE_MS_MAX = 15_000
+
+export interface Settling {
+  readonly verify: boolean
+  readonly log: Log
+  readonly onProgress: (progress: Progress) => void
+  readonly notice: (text: string) => void
+}
+
+/** Rejects with NotPublishedError, the session closed and whole. */
+export async function settleMount(request: MountRequest, vm: OpenedVm, settling: Settling): Promise<Outcome> {
+  const { session, base, held } = vm
+  if (held === undefined) {
+    await letGo(vm, base, settling)
+    return { kind: 'nothing-to-publish', why: request.readOnly ? 'read-only' : 'discard' }
+  }
+  const committed = session.namespace.changed ? await commit(request, vm, held, settling) : undefined
+  if (committed?.published === undefined) {
+    await letGo(vm, base, settling)
+    return { kind: 'unchanged', generation: base.number }
+  }
+  const { published, changedBytes, sentBytes } = committed
+  await letGo(vm, published, settling)
+  return { kind: 'published', generation: published.number, changedBytes, sentBytes, verified: settling.verify }
+}
+
+async function commit(
+  request: MountRequest,
+  vm: OpenedVm,
+  held: NonNullable<OpenedVm['held']>,
+  { verify, log, onProgress }: Settling
+): Promise<CommitResult> {
+  const { session, base, cache, client } = vm
+  try {
+    return await commitSession({
+      vmPath: request.vmPath,
+      session,
+      base,
+      held,
+      cache,
+      client: { id: client.id, host: hostName() },
+      verify,
+      onProgress
+    })
+  } catch (error) {
+    vm.right.stop()
+    await session.close().catch((failure: unknown) => log.error({ why: messageOf(failure) }, 'closing the session'))
+    throw asNotPublished(error, request.vmPath)
+  }
+}
+
+async function letGo({ session, right }: OpenedVm, newest: GenerationReference, { notice }: Settling): Promise<void> {
+  try {
+    session.destroy()
+  } catch (error) {
+    notice(`the session could not be cleaned up (the next mount does it): ${messageOf(error)}`)
+  }
+  const given = right.giveBack({ number: newest.number, digest: newest.digest })
+  try {
+    if (await withinMs(given, RELEASE_MS_MAX)) return
+    notice('the share does not answer: the lease could not be given back; the next mount by this client takes it back')
+  } catch (error) {
+    notice(`the lease could not be given back: ${messageOf(error)}`)
+  }
+}
+
+/** Whatever stopped a commit: the changes are safe, and this is how to go on. */
+export function asNotPublished(error: unknown, vmPath: string): NotPublishedError {
+  const hint =
+    error instanceof IsrfsError && error.hint !== undefined ? `${error.hint}; then` : 'when the cause is gone:'
+  return new NotPublishedError(messageOf(error), {
+    cause: error,
+    hint: `the changes are safe on this client; ${hint} isrfs recover ${vmPath} (or mount it again)`
+  })
+}
