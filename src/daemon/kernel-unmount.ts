@@ -7,19 +7,22 @@ import { BusyError, FailedError } from '../base/errors.js'
 
 const BUSY_RETRIES = 5
 const STALE_RETRIES = 10
+/** what sync says of a removed file */
+const NAMELESS = /error syncing .*: (stale file handle|no such file or directory)/i
 const BUSY_RETRY_MS = 100
 
 /**
  * Writes everything that the kernel still has to the daemon. A failure must stop the unmount.
  *
  * One failure is none: with the writeback cache the kernel sends the new ctime of a file that was just removed, libfuse
- * finds no path for it, and the next syncfs reports ESTALE once (native-notes/kernel.md). isrfs itself never answers
- * ESTALE. As a later error hides an earlier one, it is overlooked only while no WRITE of this mount has failed.
+ * finds no path for it, and the next syncfs reports ESTALE or ENOENT once (native-notes/kernel.md). No WRITE of isrfs
+ * is ever answered with these. As a later error hides an earlier one, it is overlooked only while no WRITE of this mount
+ * has failed.
  */
 export async function flushKernel(mountpoint: string, anyWriteFailed: () => boolean): Promise<void> {
   let { code, stderr } = await run('sync', ['-f', mountpoint])
   for (let attempt = 0; code !== 0 && attempt < STALE_RETRIES; attempt++) {
-    if (!/stale file handle/i.test(stderr) || anyWriteFailed()) break
+    if (!NAMELESS.test(stderr) || anyWriteFailed()) break
     ;({ code, stderr } = await run('sync', ['-f', mountpoint]))
   }
   if (code === 0) return

@@ -8,9 +8,10 @@ import { NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../base/units.js'
 const REPLACEMENT_CHARACTER = '\ufffd'
 
 export function checkName(name: string): void {
-  // A UTF-16 unit is at least one byte, so most names need no count.
-  if (name.length * 3 > NAME_BYTES_MAX && Buffer.byteLength(name) > NAME_BYTES_MAX) throw new PosixError('ENAMETOOLONG')
+  // First: a byte that is not UTF-8 has become three, so the length says nothing.
   if (name.includes(REPLACEMENT_CHARACTER)) throw new PosixError('EILSEQ', 'the name is not valid UTF-8')
+  // A UTF-16 unit is at most three bytes, so most names need no count.
+  if (name.length * 3 > NAME_BYTES_MAX && Buffer.byteLength(name) > NAME_BYTES_MAX) throw new PosixError('ENAMETOOLONG')
   if (name === '' || name.includes('/') || name.includes('\0')) throw new PosixError('EINVAL')
 }
 

@@ -232,3 +232,25 @@ test('MAP_SHARED writes reach the next client', async (t) => {
   t.true(fs.readFileSync(path.join(second, 'testvm.vmem')).equals(model))
   await bed.unmount('b', second)
 })
+
+test('files removed while the kernel still has their times do not stop the unmount', async (t) => {
+  const { bed } = t.context
+  const source = bed.makeDirectory('source')
+  fs.writeFileSync(path.join(source, 'kept'), 'kept')
+  await bed.mustIsrfs('a', 'import', source, bed.vm())
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  for (let round = 0; round < 20; round++) {
+    const name = path.join(mountpoint, `scratch-${String(round)}`)
+    fs.writeFileSync(name, 'written, then removed')
+    if (round % 2 === 0) fs.renameSync(name, path.join(mountpoint, 'replaced'))
+    else fs.rmSync(name)
+  }
+  const invalid = Buffer.concat([Buffer.from(`${mountpoint}/`), Buffer.alloc(255, 0xff)])
+  t.throws(
+    () => {
+      fs.writeFileSync(invalid, '')
+    },
+    { code: 'EILSEQ' }
+  )
+  t.is((await bed.unmount('a', mountpoint)).code, 0)
+})
