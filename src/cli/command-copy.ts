@@ -36,7 +36,7 @@ export async function importCommand(
       result(`nothing differs from the newest generation of ${vmPath}; nothing was published`)
       return
     }
-    const saved = percent(totalBytes - sentBytes, totalBytes)
+    const saved = percent(Math.max(0, totalBytes - sentBytes), totalBytes)
     result(
       `generation ${String(published.number)} of ${vmPath}: ${String(files)} files, ${bytes(totalBytes)}, ${bytes(changedBytes)} changed, ${bytes(sentBytes)} sent (${saved} saved)`
     )

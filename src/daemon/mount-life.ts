@@ -114,17 +114,28 @@ export class MountLife {
         this.#log.info({ result }, 'taken out of the kernel')
       }
       if (await withinMs(this.#transport.ended, DESTROY_MS_MAX)) return
-      throw new BusyError(
-        `${mountpoint} is unmounted here, but still in use elsewhere: an open file, or another mount namespace`,
-        {
-          hint: 'the daemon goes on serving it and commits when the last user has gone (a container? isrfs status lists this mount)'
-        }
-      )
+      throw this.#whyNotEnded()
     } catch (error) {
       this.#log.warn({ why: messageOf(error) }, 'not unmounted')
       this.#moveTo('mounted')
       throw error
     }
+  }
+
+  #whyNotEnded(): BusyError {
+    const { mountpoint } = this.#request
+    const waiting = this.#vm.pool.waiting().find(({ sinceMs }) => sinceMs >= DESTROY_MS_MAX)
+    if (waiting !== undefined) {
+      return new BusyError(`${mountpoint} is unmounted, but a request still waits for the share: ${waiting.what}`, {
+        hint: 'the daemon goes on and ends by itself when the share answers (isrfs status lists this mount)'
+      })
+    }
+    return new BusyError(
+      `${mountpoint} is unmounted here, but still in use elsewhere: an open file, or another mount namespace`,
+      {
+        hint: 'the daemon goes on serving it and ends when the last user has gone (a container? isrfs status lists it)'
+      }
+    )
   }
 
   async #finish(): Promise<Outcome> {

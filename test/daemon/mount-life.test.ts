@@ -262,3 +262,34 @@ test.serial(
     t.is(fs.readFileSync(bed.path('exported', 'file'), 'utf8'), 'third')
   }
 )
+
+test.serial(
+  'an unmount while a request hangs on the share says so, and the daemon ends when the share answers',
+  async (t) => {
+    const { bed } = t.context
+    const share = await bed.mount('server', bed.vm(), 'share-mount', '--discard')
+    const { pid: server } = await bed.status('server', share)
+    const vm = path.join(share, 'inner')
+    await bed.mustIsrfs('a', 'import', bed.path('source'), vm)
+    const mountpoint = await bed.mount('b', vm, 'mnt', '--read-only')
+    const { pid } = await bed.status('b', mountpoint)
+    process.kill(server, 'SIGSTOP')
+    try {
+      const reader = bed.spawn('head', ['-c', '1', path.join(mountpoint, 'disk')])
+      await waitFor(
+        async () => /^waiting .*(block|map)/m.test((await bed.mustIsrfs('b', 'status', mountpoint)).stdout),
+        'the read'
+      )
+      reader.kill('SIGKILL')
+      const refused = await bed.isrfs('b', 'unmount', mountpoint)
+      t.is(refused.code, 6, refused.stderr)
+      t.regex(refused.stderr, /waits for the share|is in use/)
+    } finally {
+      process.kill(server, 'SIGCONT')
+    }
+    await bed.isrfs('b', 'unmount', mountpoint)
+    await waitFor(() => !isAlive(pid), 'the daemon to end')
+    await bed.unmount('server', share)
+    t.pass()
+  }
+)
