@@ -24,7 +24,7 @@ import type { SharePool } from '../fetch/share-pool.js'
 import type { PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
 import { IDENTITY_FILE, LOCK_FILE, removeSession } from '../session/identity.js'
-import { Session } from '../session/session.js'
+import { Session, type SessionIdentity } from '../session/session.js'
 import type { HeldLease } from '../share/lease.js'
 import { askAllStatus } from './control-client.js'
 import { leaseHolder } from './host.js'
@@ -158,6 +158,7 @@ async function findLeftOver(
     return undefined
   }
   if (identity.baseDigest !== newest.digest) {
+    if (await isUnchanged(pool, directory, identity)) return undefined
     const { host } = newest.manifest.client
     throw new NotPublishedError(
       `a session from ${identity.createdIso} was left behind in ${directory}; it is based on generation ${String(identity.baseGeneration)} of ${vmPath}, but ${host} has published generation ${String(newest.number)} since`,
@@ -171,6 +172,20 @@ async function findLeftOver(
     `found the session that was left behind on ${identity.createdIso}; going on with it${describeRecovery(session)}`
   )
   return session
+}
+
+/** A session in which nothing was changed stands in nobody's way: it is removed. */
+async function isUnchanged(pool: SharePool, directory: string, identity: SessionIdentity): Promise<boolean> {
+  const input = { number: identity.baseGeneration }
+  const base = await pool.run('generation', input, { what: 'reading the base of the session' }).catch(() => undefined)
+  if (base?.digest !== identity.baseDigest) return false
+  const session = openLeftOver(directory, base)
+  if (session.namespace.changed) {
+    await session.close()
+    return false
+  }
+  session.destroy()
+  return true
 }
 
 function openLeftOver(directory: string, newest: PublishedGeneration): Session {

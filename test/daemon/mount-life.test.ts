@@ -293,3 +293,15 @@ test.serial(
     t.pass()
   }
 )
+
+test.serial('a session in which nothing was changed does not keep a newer generation from being mounted', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  await crash(bed, mountpoint)
+  await bed.mustIsrfs('b', 'lease', bed.vm(), '--break')
+  fs.writeFileSync(bed.path('source', 'file'), 'second')
+  await bed.mustIsrfs('b', 'import', bed.path('source'), bed.vm(), '--update')
+  await bed.mount('a', bed.vm(), 'mnt')
+  t.is(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'second')
+  await bed.unmount('a', mountpoint)
+})
