@@ -21,6 +21,11 @@ import type { Share } from '../share/share.js'
 import { assembleUnit, type BlockSource, encodeUnit, type EncodeInput, type EncodeOutput } from './encode.js'
 import { type ExportUnit, writeExportUnit } from './export-blocks.js'
 
+interface Places {
+  readonly places: readonly BlockPlace[]
+  readonly objects?: readonly ObjectPlace[]
+}
+
 type Lease = Pick<HeldLease, 'number' | 'token'>
 
 export const commitTasks = {
@@ -37,13 +42,13 @@ export const commitTasks = {
     readMapObject(share, input.place, input.candidate),
   publish: (share: Share, input: { manifest: Manifest }): PublishedGeneration =>
     publishGeneration(share, input.manifest),
-  /** reads blocks back and checks their digests */
-  verify: (share: Share, input: { places: readonly BlockPlace[] }): void => {
-    verifyPlaces(share, input.places)
+  /** reads blocks and map objects back and checks their digests */
+  verify: (share: Share, input: Places): void => {
+    verifyPlaces(share, input)
   },
   /** looks through a fresh open whether each chunk is there with the bytes that are expected in it */
-  checkChunks: (share: Share, input: { places: readonly BlockPlace[] }): void => {
-    checkChunks(share, input.places)
+  checkChunks: (share: Share, input: Places): void => {
+    checkChunks(share, [...input.places, ...(input.objects ?? [])])
   },
   newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
   findSession: (share: Share, input: { sessionId: string; above: number }): PublishedGeneration | undefined =>
@@ -73,11 +78,28 @@ function readMapObject(share: Share, place: ObjectPlace, candidate: string | und
   return decodeObject(readStored(share, place), place)
 }
 
-function verifyPlaces(share: Share, places: readonly BlockPlace[]): void {
-  for (const place of places) decodeBlock(readStored(share, place), { ...place, digest: asBuffer(place.digest) })
+function verifyPlaces(share: Share, { places, objects = [] }: Places): void {
+  for (const place of places) {
+    readBack(share, place, (stored) => decodeBlock(stored, { ...place, digest: asBuffer(place.digest) }))
+  }
+  for (const place of objects) readBack(share, place, (stored) => decodeObject(stored, place))
 }
 
-function checkChunks(share: Share, places: readonly BlockPlace[]): void {
+/** A chunk of the right size is never sent again under its name, so somebody has to take a damaged one away. */
+function readBack(share: Share, place: BlockPlace | ObjectPlace, decode: (stored: Buffer) => unknown): void {
+  const stored = readStored(share, place)
+  try {
+    decode(stored)
+  } catch (error) {
+    if (!(error instanceof IntegrityError)) throw error
+    throw new IntegrityError(error.message, {
+      hint: `move ${share.pathOf(chunkName(place.chunk))} out of the way, then it is sent anew`,
+      cause: error
+    })
+  }
+}
+
+function checkChunks(share: Share, places: readonly (BlockPlace | ObjectPlace)[]): void {
   const ends = new Map<string, number>()
   for (const { chunk, offset, storedBytes } of places) {
     ends.set(chunk, Math.max(ends.get(chunk) ?? 0, offset + storedBytes))

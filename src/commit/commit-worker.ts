@@ -2,14 +2,20 @@
 import { workerData } from 'node:worker_threads'
 import { type PlainError, toPlainError } from '../base/errors.js'
 import { Share } from '../share/share.js'
-import { type CommitTaskName, commitTasks } from './commit-tasks.js'
+import { type CommitTaskName, type CommitTasks, commitTasks } from './commit-tasks.js'
+import type { KnownPlaces } from './encode.js'
 
-const { vmPath } = workerData as { vmPath: string } // given by CommitPool, the only one who starts this file
-const share = new Share(vmPath)
+const given = workerData as { vmPath: string; known: KnownPlaces } // by CommitPool, the only one who starts this file
+const share = new Share(given.vmPath)
+const known = new Map(given.known)
+const tasks: CommitTasks = {
+  ...commitTasks,
+  encode: (share, input) => commitTasks.encode(share, { known, ...input })
+}
 
 export default function run(task: { name: CommitTaskName; input: never }): { ok: unknown } | { error: PlainError } {
   try {
-    return { ok: commitTasks[task.name](share, task.input) }
+    return { ok: tasks[task.name](share, task.input) }
   } catch (error) {
     return { error: toPlainError(error) }
   }

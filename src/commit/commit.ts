@@ -1,16 +1,18 @@
 /**
  * A suspend: dirty blocks -> chunks -> maps -> manifest -> published generation.
  *
- *     check lease and base -> encode and upload units -> rewrite maps -> publish (exclusive) -> verify
- *       -> mark the session published -> keep the new blocks in the cache
+ *     check lease and base -> encode and upload units -> rewrite maps -> look at all chunks once more (or verify)
+ *       -> publish (exclusive) -> mark the session published -> keep the new blocks in the cache
  *
  * Invariants:
  * 1. The session is only read until the generation is published and was read back; any failure before that leaves
  *    it whole, and the next try sends only what has no durable, recorded place.
+ *    After that nothing fails: a published session is dropped by the next mount, which finds its id in the manifest,
+ *    so whatever can be wrong with its chunks has to be found before.
  * 2. Nothing is published unless the lease is still held and the newest generation is exactly the session's base.
  * 3. A block that equals its base or is zero sends nothing.
  */
-import { messageOf, IsrfsError, NotPublishedError } from '../base/errors.js'
+import { errnoOf, messageOf, IsrfsError, NotPublishedError } from '../base/errors.js'
 import { sha256 } from '../base/digest.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGE_BYTES, PAGES_PER_BLOCK, toGeneration } from '../base/units.js'
 import { BaseMaps } from '../cache/base-maps.js'
@@ -18,7 +20,7 @@ import type { Cache } from '../cache/cache.js'
 import type { PublishedGeneration } from '../format/generations.js'
 import type { Manifest } from '../format/manifest.js'
 import { MANIFEST_FORMAT, MANIFEST_VERSION } from '../format/manifest.js'
-import type { BlockPlace } from '../format/place.js'
+import type { BlockPlace, ObjectPlace } from '../format/place.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
 import type { HeldLease } from '../share/lease.js'
@@ -36,9 +38,12 @@ import { manifestEntries, sameEntries } from './manifest-of.js'
 import { type FileMap, rewriteMap } from './map-rewrite.js'
 
 const UNITS_IN_FLIGHT = 2
+const PLACES_PER_CHECK = 1024
+/** what a full disk needs to end a session: a barrier in its journal, the records of what was sent */
+const SPACE_TO_COMMIT_BYTES = 16 * 1024 * 1024
 
 export interface CommitProgress {
-  readonly phase: 'upload' | 'maps' | 'publish' | 'verify' | 'cache'
+  readonly phase: 'upload' | 'maps' | 'verify' | 'publish' | 'cache'
   readonly doneBytes: number
   readonly totalBytes: number
   readonly sentBytes: number
@@ -66,7 +71,7 @@ export interface CommitResult {
 
 /** Publishes the session as the next generation. Throws NotPublishedError with everything still in the session. */
 export async function commitSession(options: CommitOptions): Promise<CommitResult> {
-  const pool = new CommitPool(options.vmPath)
+  const pool = new CommitPool(options.vmPath, { known: [...options.session.uploads.entries()] })
   try {
     return await new Commit(options, pool).run()
   } catch (error) {
@@ -90,13 +95,11 @@ class Commit {
   #sentBytes = 0
   #changedBytes = 0
   readonly #sentPlaces: BlockPlace[] = []
-  /** what an earlier try has sent */
-  readonly #known: readonly (readonly [string, BlockPlace])[]
+  readonly #sentObjects: ObjectPlace[] = []
 
   constructor(options: CommitOptions, pool: CommitPool) {
     this.#options = options
     this.#pool = pool
-    this.#known = [...options.session.uploads.entries()]
     this.#maps = new BaseMaps(async (place) => {
       const bytes = await pool.run('mapObject', { place, candidate: options.cache?.mapPath(place.digest) })
       return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -105,7 +108,7 @@ class Commit {
 
   async run(): Promise<CommitResult> {
     const { session, base } = this.#options
-    await session.sync()
+    await this.#syncSession()
     await this.#checkRight()
     const files = [...session.namespace.inodes()].filter(
       (inode) => inode.type === 'file' && inode.parent !== 0 && contentMayDiffer(inode)
@@ -118,16 +121,40 @@ class Commit {
     if (sameEntries(entries, base.manifest.entries))
       return { published: undefined, changedBytes: 0, sentBytes: this.#sentBytes }
 
+    await this.#checkSent()
     this.#report('publish')
     await this.#checkRight()
     const published = await this.#pool.run('publish', { manifest: this.#manifest(entries) })
-    if (this.#options.verify) {
-      this.#report('verify')
-      await this.#pool.run('verify', { places: this.#sentPlaces })
+    try {
+      session.markPublished(published.number, published.digest)
+    } catch {
+      // a full disk: the manifest names the session, which says the same to the next mount
     }
-    session.markPublished(published.number, published.digest)
     await this.#keepInCache(files, changes)
     return { published, changedBytes: this.#changedBytes, sentBytes: this.#sentBytes }
+  }
+
+  /** A disk that the session has filled must not keep it from being published: the cache makes way. */
+  async #syncSession(): Promise<void> {
+    const { session, cache } = this.#options
+    try {
+      await session.sync()
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOSPC' || cache === undefined) throw error
+      cache.evict(SPACE_TO_COMMIT_BYTES)
+      await session.sync()
+    }
+  }
+
+  /** Everything that the new generation brings along is on the share; with `verify` it also is what was sent. */
+  async #checkSent(): Promise<void> {
+    this.#report('verify')
+    const task = this.#options.verify ? 'verify' : 'checkChunks'
+    for (let start = 0; start < this.#sentPlaces.length; start += PLACES_PER_CHECK) {
+      await this.#pool.run(task, { places: this.#sentPlaces.slice(start, start + PLACES_PER_CHECK) })
+      this.#report('verify')
+    }
+    await this.#pool.run(task, { places: [], objects: this.#sentObjects })
   }
 
   /** Invariant 2. */
@@ -165,7 +192,7 @@ class Commit {
     changes: Map<number, Map<number, BlockPlace | undefined>>
   ): Promise<void> {
     const blocks = await Promise.all(unit.map((block) => this.#source(block)))
-    const answer = await this.#pool.run('encode', { blocks, known: this.#known })
+    const answer = await this.#pool.run('encode', { blocks })
     const placed: BlockPlace[] = []
     for (const [index, dirty] of unit.entries()) {
       const result = answer.results[index]
@@ -185,11 +212,20 @@ class Commit {
           break
       }
     }
-    if (placed.length > 0) this.#options.session.uploads.add(placed)
+    if (placed.length > 0) this.#record(placed)
     this.#sentPlaces.push(...placed)
     this.#sentBytes += answer.sentBytes
     this.#doneBytes += unit.length * BLOCK_BYTES
     this.#report('upload')
+  }
+
+  /** Only saves the next try from sending these again: a full disk is no reason to give this one up. */
+  #record(placed: readonly BlockPlace[]): void {
+    try {
+      this.#options.session.uploads.add(placed)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOSPC') this.#options.cache?.evict(SPACE_TO_COMMIT_BYTES)
+    }
   }
 
   /** Where a worker finds the bytes of a dirty block. */
@@ -216,6 +252,7 @@ class Commit {
     return rewriteMap(old, { blocks, firstDroppedBlock: firstDroppedBlock(inode) }, this.#maps, async (objects) => {
       const written = await this.#pool.run('objects', { objects })
       this.#sentBytes += written.sentBytes
+      this.#sentObjects.push(...written.places)
       this.#report('maps')
       return written.places
     })

@@ -22,12 +22,14 @@ export type { BlockSource, FilePart } from './encode-source.js'
 /** most blocks of one unit: raw, they fill a chunk */
 export const UNIT_BLOCKS_MAX = BLOCKS_PER_REGION
 
+/** Places from an earlier try, by digest in hexadecimal; one counts only while its chunk is there. */
+export type KnownPlaces = ReadonlyMap<string, BlockPlace> | readonly (readonly [string, BlockPlace])[]
+
 export interface EncodeInput {
   readonly blocks: readonly BlockSource[]
   /** digest of the block in the previous generation, by position; for sources that do not carry their base */
   readonly baseDigests?: readonly (Uint8Array | undefined)[]
-  /** places from an earlier try, by digest in hexadecimal; one counts only while its chunk is there */
-  readonly known?: readonly (readonly [string, BlockPlace])[]
+  readonly known?: KnownPlaces
 }
 
 /**
@@ -47,7 +49,7 @@ export interface EncodeOutput {
 /** Encodes a unit and makes its chunk durable. */
 export function encodeUnit(share: Share, input: EncodeInput): EncodeOutput {
   assert(input.blocks.length <= UNIT_BLOCKS_MAX, 'a unit has more blocks than a chunk can hold')
-  const known = new Map(input.known)
+  const known: ReadonlyMap<string, BlockPlace> = input.known instanceof Map ? input.known : new Map(input.known)
   const results: (BlockResult | undefined)[] = []
   const builder = new ChunkBuilder()
   const pieces = new Map<string, { piece: number; place: (chunk: string, offset: number) => BlockPlace }>()
