@@ -32,7 +32,7 @@ import { scanDirectory, type SourceFile } from './import-scan.js'
 import { Staging } from './import-staging.js'
 import { type Transferred, transferFiles } from './import-transfer.js'
 
-const BEAT_INTERVAL_MS = 30_000
+const BEAT_INTERVAL_MS = 5000
 
 export interface ImportProgress {
   readonly phase: 'scan' | 'data' | 'maps' | 'publish'
