@@ -115,8 +115,7 @@ export class Cache {
     const key = regionKey(inode, index)
     let digests = this.#unflushed.get(key) ?? this.#claims.get(key)
     if (digests === undefined) {
-      const fd = this.#descriptor(key, false)
-      digests = fd === undefined ? emptyDigests() : readFooter(fd)
+      digests = this.#readFooter(key)
       this.#claims.set(key, digests)
     }
     return digestAt(digests, blockInRegion).equals(digest)
@@ -158,8 +157,7 @@ export class Cache {
     if (getBit(region.present, blockInRegion) || this.#full || this.#closed) return
     const key = regionKey(inode, index)
     try {
-      const fd = this.#descriptor(key, true)
-      if (fd === undefined) return
+      const fd = this.#descriptor(key, false) ?? this.#createFile(key, region)
       const digests = this.#unflushed.get(key) ?? Buffer.from(this.#claims.get(key) ?? readFooter(fd))
       let written = 0
       while (written < BLOCK_BYTES) {
@@ -239,7 +237,7 @@ export class Cache {
       } catch (error) {
         if (errnoOf(error) !== 'ENOENT') this.#diskTrouble(error) // evicted meanwhile: nothing to name
       } finally {
-        await handle?.close()
+        await handle?.close().catch((error: unknown) => this.#diskTrouble(error))
       }
     }
   }
@@ -255,6 +253,27 @@ export class Cache {
     } catch (error) {
       if (!create && errnoOf(error) === 'ENOENT') return undefined
       throw error
+    }
+  }
+
+  /** An empty file holds nothing: what the region had went with a file that somebody has removed. */
+  #createFile(key: string, region: CachedRegion): number {
+    region.present.fill(0)
+    this.#claims.delete(key)
+    this.#unflushed.delete(key)
+    const fd = this.#descriptor(key, true)
+    if (fd === undefined) throw new FailedError(`${path.join(this.directory, key)} could not be created`)
+    return fd
+  }
+
+  /** A footer that cannot be read claims nothing: the share has the blocks. */
+  #readFooter(key: string): Buffer {
+    try {
+      const fd = this.#descriptor(key, false)
+      return fd === undefined ? emptyDigests() : readFooter(fd)
+    } catch (error) {
+      this.#onWarning(`cannot read the cache: ${messageOf(error)}`)
+      return emptyDigests()
     }
   }
 

@@ -149,3 +149,27 @@ test('map objects are kept by digest, and a full or broken cache only warns', as
   t.is(warnings.length, 1)
   await cache.close()
 })
+
+test('a region file that was removed while nobody had it open comes back empty: no hole of it is served', async (t) => {
+  const { cache } = open(temporaryDirectory('cache'))
+  cache.place(inode, 1, 0, block(3), sha256(block(3)))
+  // 256 descriptors are kept: these push the first one out
+  for (let region = 2; region < 300; region++) cache.place(inode, region, 0, block(4), sha256(block(4)))
+  fs.unlinkSync(cache.pathOf(inode, 1))
+  cache.place(inode, 1, 5, block(5), sha256(block(5)))
+  t.false(getBit(cache.region(inode, 1).present, 0), 'its bytes are gone')
+  t.true(getBit(cache.region(inode, 1).present, 5))
+  await cache.close()
+})
+
+test('a region file that cannot be opened claims nothing, and nobody fails because of it', async (t) => {
+  const { cache, warnings } = open(temporaryDirectory('cache'))
+  fs.symlinkSync('/dev/null', cache.pathOf(inode, 1))
+  t.false(cache.claims(inode, 1, 0, sha256(block(1))))
+  t.notThrows(() => {
+    cache.confirm(inode, 1, 0, block(1), sha256(block(1)))
+  })
+  t.false(getBit(cache.region(inode, 1).present, 0))
+  t.true(warnings.length > 0)
+  await cache.close()
+})
