@@ -63,6 +63,7 @@ async function serve(
     session: vm.session,
     cache: vm.cache,
     pool: vm.pool,
+    writeback: request.writeback,
     onDamage: (message) => log.error({ damage: message }, 'a block is damaged: its readers get EIO'),
     onWarning: (message) => log.warn(message)
   })

@@ -3,7 +3,7 @@
  * together; a fetched block goes into the cache and to everyone who waits.
  */
 import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
-import { FailedError, fromPlainError, IsrfsError } from '../base/errors.js'
+import { errnoOf, FailedError, fromPlainError, IsrfsError } from '../base/errors.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Priority, SharePool } from './share-pool.js'
 import type { FetchedBlocks, LocalCandidate } from './share-tasks.js'
@@ -102,9 +102,25 @@ export class Fetcher {
       if (trouble === undefined) return fetched
       this.#pool.counters.shareErrors++
       if (attempt >= RETRIES_MAX) return fetched
-      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MS * 2 ** attempt))
+      await pauseAfter(attempt)
     }
   }
+}
+
+/** Repeats what a share that is in trouble for a moment has refused, as fetches of blocks do. */
+export async function withRetries<Result>(ask: () => Promise<Result>): Promise<Result> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await ask()
+    } catch (error) {
+      if (attempt >= RETRIES_MAX || !TRANSIENT.has(errnoOf(error) ?? '')) throw error
+      await pauseAfter(attempt)
+    }
+  }
+}
+
+function pauseAfter(attempt: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MS * 2 ** attempt))
 }
 
 /** Requests whose blocks lie one after another in one chunk, at most RUN_BLOCKS_MAX together. */

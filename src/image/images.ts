@@ -8,21 +8,25 @@
  * 3. A write of whole pages never waits for the share. A write into part of an absent page waits for one fetch.
  * 4. A write that was accepted by the kernel is held while the disk is full, never refused (the kernel would drop
  *    its page and let the next fsync succeed). ENOSPC is given early, by requireSpace.
+ * 5. When such a write fails after all (a broken disk), every later fsync of its file fails in this mount.
  */
 import fs from 'node:fs'
+import path from 'node:path'
 import { countBits, getBit, setBit } from '../base/bits.js'
 import { errnoOf, messageOf, PosixError } from '../base/errors.js'
 import {
   BLOCK_BYTES,
   BLOCKS_PER_MAP_PAGE,
   BLOCKS_PER_REGION,
+  type InodeId,
   PAGE_BYTES,
   PAGES_PER_REGION,
-  REGION_BYTES
+  REGION_BYTES,
+  ROOT_INODE
 } from '../base/units.js'
 import { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
-import { type BlockRequest, Fetcher, isDamage } from '../fetch/fetcher.js'
+import { type BlockRequest, Fetcher, isDamage, withRetries } from '../fetch/fetcher.js'
 import type { SharePool, Waiting } from '../fetch/share-pool.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
@@ -43,6 +47,8 @@ export interface ImagesOptions {
   readonly pool: SharePool
   /** kept free on the client's disk for writes that the kernel has already accepted */
   readonly headroomBytes?: number
+  /** the kernel keeps writes in its cache: the program that wrote was told of success long ago */
+  readonly writeback?: boolean
   readonly onDamage: (message: string) => void
   readonly onWarning: (message: string) => void
 }
@@ -57,6 +63,11 @@ export class Images implements FileImage {
   readonly #readahead = new Readahead()
   readonly #options: ImagesOptions
   readonly #held = new Map<symbol, { what: string; startedMs: number }>()
+  /** files that have lost a write which the kernel had accepted */
+  readonly #lost = new Map<InodeId, PosixError>()
+  readonly #sessionDirectory: string
+  /** evicting makes space for the session only when both lie on one disk */
+  readonly #oneDisk: boolean
 
   constructor(options: ImagesOptions) {
     this.#options = options
@@ -64,12 +75,12 @@ export class Images implements FileImage {
     this.#cache = options.cache
     this.#pool = options.pool
     this.#fetcher = new Fetcher(options.pool, options.cache)
+    this.#sessionDirectory = path.dirname(options.session.regionPath(ROOT_INODE, 0))
+    this.#oneDisk = fs.statSync(this.#sessionDirectory).dev === fs.statSync(options.cache.directory).dev
     this.maps = new BaseMaps(async (place) => {
       const candidate = this.#cache.mapPath(place.digest)
-      const { bytes, encodedBytes } = await this.#pool.run(
-        'object',
-        { place, candidate },
-        { priority: 'demand', what: 'a block map' }
+      const { bytes, encodedBytes } = await withRetries(() =>
+        this.#pool.run('object', { place, candidate }, { priority: 'demand', what: 'a block map' })
       )
       this.#pool.counters.fetchedBytes += encodedBytes
       if (encodedBytes > 0) void this.#cache.keepMap(place.digest, bytes)
@@ -92,8 +103,7 @@ export class Images implements FileImage {
       const missing = this.#tryWriteOrHold(inode, bytes, offset)
       if (missing === undefined) return bytes.length
     } catch (error) {
-      this.counters.failedWrites++
-      throw error
+      throw this.#failedWrite(inode, error)
     }
     return this.#writeLater(inode, bytes, offset)
   }
@@ -149,14 +159,16 @@ export class Images implements FileImage {
     return Math.min(roundUp(inode.sizeBytes, PAGE_BYTES), baseBytes + validPages * PAGE_BYTES)
   }
 
-  sync(inode: Inode): Promise<void> {
-    return this.#session.sync(inode)
+  async sync(inode: Inode): Promise<void> {
+    await this.#session.sync(inode)
+    const lost = this.#lost.get(inode.id)
+    if (lost !== undefined) throw lost
   }
 
   requireSpace(bytes: number): void {
     const wanted = bytes + this.#headroomBytes
     let free = this.#diskFreeBytes()
-    if (free < wanted) {
+    if (free < wanted && this.#oneDisk && free + this.#cache.bytes >= wanted) {
       this.#cache.evict(wanted - free)
       free = this.#diskFreeBytes()
     }
@@ -164,8 +176,9 @@ export class Images implements FileImage {
   }
 
   space(): { totalBytes: number; freeBytes: number } {
-    const { blocks, bavail, bsize } = fs.statfsSync(this.#cache.directory)
-    const freeBytes = Math.max(0, bavail * bsize - this.#headroomBytes) + this.#cache.bytes
+    const { blocks, bavail, bsize } = fs.statfsSync(this.#sessionDirectory)
+    const evictable = this.#oneDisk ? this.#cache.bytes : 0
+    const freeBytes = Math.max(0, bavail * bsize - this.#headroomBytes) + evictable
     return { totalBytes: blocks * bsize, freeBytes: Math.min(freeBytes, blocks * bsize) }
   }
 
@@ -192,8 +205,9 @@ export class Images implements FileImage {
     return this.#options.headroomBytes ?? HEADROOM_BYTES_DEFAULT
   }
 
+  /** of the disk that has the session: the cache may have one of its own (--cache-dir) and is disposable */
   #diskFreeBytes(): number {
-    const { bavail, bsize } = fs.statfsSync(this.#cache.directory)
+    const { bavail, bsize } = fs.statfsSync(this.#sessionDirectory)
     return bavail * bsize
   }
 
@@ -231,9 +245,9 @@ export class Images implements FileImage {
 
   async #readFurther(inode: Inode, afterBlock: number, count: number): Promise<void> {
     if (count === 0) return
-    const end = Math.ceil(inode.baseLimitBytes / BLOCK_BYTES)
+    const end = Math.min(Math.ceil(inode.baseLimitBytes / BLOCK_BYTES), afterBlock + 1 + count)
     const blocks: number[] = []
-    for (let block = afterBlock + 1; block < end && blocks.length < count; block++) {
+    for (let block = afterBlock + 1; block < end; block++) {
       const region = this.#cache.region(inode.id, Math.floor(block / BLOCKS_PER_REGION))
       if (!getBit(region.present, block % BLOCKS_PER_REGION)) blocks.push(block)
     }
@@ -318,11 +332,21 @@ export class Images implements FileImage {
         else await new Promise((resolve) => setTimeout(resolve, HELD_WRITE_RETRY_MS))
       }
     } catch (error) {
-      this.counters.failedWrites++
-      throw error
+      throw this.#failedWrite(inode, error)
     } finally {
       this.#held.delete(id)
     }
+  }
+
+  /** Invariant 5: with the writeback cache the kernel tells one fsync of it, and the next one would succeed. */
+  #failedWrite(inode: Inode, error: unknown): unknown {
+    this.counters.failedWrites++
+    if (this.#options.writeback === true) {
+      const why = `a write to ${inode.name} was lost: ${messageOf(error)}`
+      this.#lost.set(inode.id, new PosixError('EIO', why, { cause: error }))
+      this.#options.onWarning(why)
+    }
+    return error
   }
 
   #tryWriteOrHold(inode: Inode, bytes: Buffer, offset: number, held?: HeldBlocks): number[] | undefined {
@@ -331,7 +355,7 @@ export class Images implements FileImage {
     } catch (error) {
       if (errnoOf(error) !== 'ENOSPC' && errnoOf(error) !== 'EDQUOT') throw error
       this.counters.heldWrites++
-      this.#cache.evict(Math.max(bytes.length * 2, REGION_BYTES))
+      if (this.#oneDisk) this.#cache.evict(Math.max(bytes.length * 2, REGION_BYTES))
       this.#options.onWarning(`the client's disk is full: a write to ${inode.name} waits for space`)
       return []
     }

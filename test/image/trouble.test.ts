@@ -1,0 +1,106 @@
+/** File images when the client's disk or the share is in trouble. */
+import fs from 'node:fs'
+import test, { type ExecutionContext } from 'ava'
+import { PosixError, ShareError } from '../../src/base/errors.js'
+import { BLOCK_BYTES, PAGE_BYTES } from '../../src/base/units.js'
+import type { Cache } from '../../src/cache/cache.js'
+import { SharePool } from '../../src/fetch/share-pool.js'
+import { Images } from '../../src/image/images.js'
+import { CommitBed } from '../commit/commit-bed.js'
+import { Random } from '../support/random.js'
+
+const CONTENT = new Random(1).bytes(2 * BLOCK_BYTES)
+
+interface Opened {
+  readonly bed: CommitBed
+  readonly cache: Cache
+  readonly pool: SharePool
+  readonly images: Images
+  readonly warnings: string[]
+}
+
+function open(t: ExecutionContext, writeback: boolean): Opened {
+  const bed = new CommitBed({ disk: CONTENT, other: CONTENT })
+  const cache = bed.openCache()
+  const pool = new SharePool(bed.root, { threads: 1 })
+  const warnings: string[] = []
+  const images = new Images({
+    session: bed.session,
+    cache,
+    pool,
+    writeback,
+    onDamage: () => undefined,
+    onWarning: (message) => warnings.push(message)
+  })
+  t.teardown(async () => {
+    await pool.close()
+    await bed.destroy()
+  })
+  return { bed, cache, pool, images, warnings }
+}
+
+/** The disk refuses exactly one write. */
+function failOnce({ bed: { session } }: Opened): void {
+  const write = session.write.bind(session)
+  session.write = () => {
+    session.write = write
+    throw new PosixError('EIO', 'the disk is broken')
+  }
+}
+
+test('a write that the kernel had accepted and that was lost makes every later fsync of its file fail', async (t) => {
+  const opened = open(t, true)
+  const { bed, images, warnings } = opened
+  const file = bed.file('disk')
+  failOnce(opened)
+  t.throws(() => images.write(file, CONTENT.subarray(0, PAGE_BYTES), 0), { instanceOf: PosixError })
+  t.is(images.write(file, CONTENT.subarray(0, PAGE_BYTES), 0), PAGE_BYTES, 'others are accepted')
+  for (let attempt = 0; attempt < 2; attempt++) {
+    const error = await t.throwsAsync(images.sync(file), { instanceOf: PosixError, message: /disk was lost/ })
+    t.is(error.errno, 'EIO')
+  }
+  await t.notThrowsAsync(images.sync(bed.file('other')))
+  t.is(warnings.length, 1)
+  t.is(images.counters.failedWrites, 1)
+})
+
+test('without the writeback cache the program itself was told, and fsync speaks of the rest', async (t) => {
+  const opened = open(t, false)
+  const file = opened.bed.file('disk')
+  failOnce(opened)
+  t.throws(() => opened.images.write(file, CONTENT.subarray(0, PAGE_BYTES), 0), { instanceOf: PosixError })
+  await t.notThrowsAsync(opened.images.sync(file))
+})
+
+test('a share that is in trouble for a moment costs a block map nothing but time', async (t) => {
+  const { bed, images, pool } = open(t, true)
+  const run = pool.run.bind(pool)
+  let refused = 0
+  pool.run = (name, input, options) => {
+    if (name === 'object' && refused++ === 0) return Promise.reject(new ShareError('ESTALE', '/share', 'stale'))
+    return run(name, input, options)
+  }
+  const into = Buffer.alloc(10)
+  t.is(await images.read(bed.file('disk'), into, 7), 10)
+  t.true(into.equals(CONTENT.subarray(7, 17)))
+  t.true(refused > 1)
+})
+
+test.serial('space is that of the disk with the session, and the cache does not go for what it cannot give', (t) => {
+  const { bed, cache, images } = open(t, true)
+  cache.place(bed.file('disk').id, 0, 0, CONTENT.subarray(0, BLOCK_BYTES), Buffer.alloc(32, 1))
+  t.throws(() => images.requireSpace(2 ** 60), { instanceOf: PosixError })
+  t.is(cache.evictedBytes, 0)
+  const real = fs.statfsSync
+  t.teardown(() => {
+    fs.statfsSync = real
+  })
+  const full = (file: fs.PathLike): fs.StatsFs => {
+    const found = real(file)
+    return String(file).startsWith(cache.directory) ? found : Object.assign(found, { bavail: 0 })
+  }
+  fs.statfsSync = full as typeof fs.statfsSync // this one form of it is called
+  const error = t.throws(() => images.requireSpace(0), { instanceOf: PosixError })
+  t.is(error.errno, 'ENOSPC')
+  t.true(images.space().freeBytes <= cache.bytes)
+})
