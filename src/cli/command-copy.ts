@@ -36,9 +36,10 @@ export async function importCommand(
       result(`nothing differs from the newest generation of ${vmPath}; nothing was published`)
       return
     }
-    const saved = percent(Math.max(0, totalBytes - sentBytes), totalBytes)
+    // a directory of a few bytes is larger on the share: its maps count too
+    const saved = sentBytes < totalBytes ? ` (${percent(totalBytes - sentBytes, totalBytes)} saved)` : ''
     result(
-      `generation ${String(published.number)} of ${vmPath}: ${String(files)} files, ${bytes(totalBytes)}, ${bytes(changedBytes)} changed, ${bytes(sentBytes)} sent (${saved} saved)`
+      `generation ${String(published.number)} of ${vmPath}: ${String(files)} files, ${bytes(totalBytes)}, ${bytes(changedBytes)} changed, ${bytes(sentBytes)} sent${saved}`
     )
   } finally {
     view.end()

@@ -100,7 +100,8 @@ test('a damaged chunk fails the export and is named with file and block; nothing
   fs.mkdirSync(bed.inSource('sub'))
   fs.writeFileSync(bed.inSource('sub', 'disk'), randomBytes(20 * 2 ** 20))
   await bed.import()
-  const chunk = bed.chunks().find((name) => fs.statSync(name).size === 16 * 2 ** 20)!
+  // about 16 MiB: a raw block loses its trailing zeros, and one of 256 random blocks ends in one
+  const chunk = bed.chunks().find((name) => fs.statSync(name).size > 15 * 2 ** 20)!
   const descriptor = fs.openSync(chunk, 'r+')
   fs.writeSync(descriptor, Buffer.from('damage'), 0, 6, 5 * 131_072 + 77)
   fs.closeSync(descriptor)
