@@ -5,10 +5,12 @@
 // The WebAssembly build: one instance per thread. The package's native build shares one zstd context between all
 // threads of the process, and two threads at once corrupt each other's output (docs/dependencies.md).
 import { compress, decompress } from '@cloudpss/zstd/wasm'
+import assert from 'node:assert'
 import { IntegrityError, messageOf } from '../base/errors.js'
 import { sha256 } from '../base/digest.js'
 import { BLOCK_BYTES } from '../base/units.js'
 import type { BlockPlace, Encoding, ObjectPlace } from './place.js'
+import { zstdContentBytes } from './zstd-frame.js'
 
 const ZERO_BLOCK = Buffer.alloc(BLOCK_BYTES)
 /** SHA-256 of 131,072 zero bytes: the digest of a block that is stored nowhere. */
@@ -26,8 +28,9 @@ export function isZeroBlock(plain: Buffer): boolean {
   return plain.equals(ZERO_BLOCK)
 }
 
-/** Encodes a block of exactly BLOCK_BYTES that is not all zero. */
+/** Encodes a block of exactly BLOCK_BYTES that is not all zero. Raw bytes are a view of `plain`, not a copy. */
 export function encodeBlock(plain: Buffer, level: number = COMPRESSION_LEVEL_DEFAULT): Encoded {
+  assert.equal(plain.length, BLOCK_BYTES)
   const compressed = toBuffer(compress(plain, level))
   if (compressed.length <= BLOCK_BYTES - BLOCK_BYTES / 16) return { encoding: 'zstd', bytes: compressed }
   return { encoding: 'raw', bytes: plain.subarray(0, lengthWithoutTrailingZeros(plain)) }
@@ -64,13 +67,12 @@ export function decodeObject(stored: Buffer, place: ObjectPlace): Buffer {
 function decode(stored: Buffer, encoding: Encoding, bytesMax: number, chunk: string, offset: number): Buffer {
   switch (encoding) {
     case 'raw':
-      if (stored.length > bytesMax) throw damaged(chunk, offset, 'it is longer than a block')
+      if (stored.length > bytesMax) throw damaged(chunk, offset, 'it is longer than it may be')
       return stored
     case 'zstd': {
       const contentBytes = zstdContentBytes(stored)
-      if (contentBytes === undefined || contentBytes > bytesMax) {
-        throw damaged(chunk, offset, 'it is not a zstd frame of a size that fits')
-      }
+      if (contentBytes === undefined) throw damaged(chunk, offset, 'it is not one zstd frame that names its size')
+      if (contentBytes > bytesMax) throw damaged(chunk, offset, `it would become ${String(contentBytes)} bytes`)
       try {
         return toBuffer(decompress(stored))
       } catch (error) {
@@ -82,30 +84,6 @@ function decode(stored: Buffer, encoding: Encoding, bytesMax: number, chunk: str
 
 function damaged(chunk: string, offset: number, why: string): IntegrityError {
   return new IntegrityError(`cannot decode what lies at byte ${String(offset)} of chunk ${chunk}: ${why}`)
-}
-
-/**
- * The content size that a zstd frame announces (RFC 8878, 3.1.1), read before anything is allocated for it;
- * undefined when it is no frame or announces none.
- */
-export function zstdContentBytes(frame: Buffer): number | undefined {
-  if (frame.length < 6 || frame.readUInt32LE(0) !== 0xfd2fb528) return undefined
-  const descriptor = frame.readUInt8(4)
-  const sizeFlag = descriptor >>> 6
-  const singleSegment = ((descriptor >>> 5) & 1) === 1
-  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3] ?? 0
-  const at = 5 + (singleSegment ? 0 : 1) + dictionaryBytes
-  if (at + (1 << sizeFlag) > frame.length) return undefined
-  switch (sizeFlag) {
-    case 0:
-      return singleSegment ? frame.readUInt8(at) : undefined
-    case 1:
-      return frame.readUInt16LE(at) + 256
-    case 2:
-      return frame.readUInt32LE(at)
-    default:
-      return Number(frame.readBigUInt64LE(at))
-  }
 }
 
 function lengthWithoutTrailingZeros(plain: Buffer): number {

@@ -2,6 +2,7 @@
  * The block map of one VM file, a two-level tree: a root lists pages, a page covers 1,024 blocks (docs/format.md,
  * "Block maps"). Pages are read in place, without an object for each block.
  */
+import assert from 'node:assert'
 import { IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, CHUNK_BYTES_MAX, FILE_BYTES_MAX } from '../base/units.js'
 import { OBJECT_BYTES_MAX } from './block-codec.js'
@@ -74,6 +75,7 @@ export class MapPage {
 
 /** Encodes 1,024 or fewer block places (undefined: all zero) as a page's plain bytes; undefined when all are zero. */
 export function encodeMapPage(places: readonly (BlockPlace | undefined)[]): Buffer | undefined {
+  assert(places.length <= BLOCKS_PER_MAP_PAGE)
   let count = places.length
   while (count > 0 && places[count - 1] === undefined) count--
   if (count === 0) return undefined
@@ -157,15 +159,19 @@ export function assertObjectPlace(place: ObjectPlace): void {
 }
 
 function header(bytes: Buffer, magic: number, what: string): { count: number; chunks: number } {
-  if (bytes.length < HEADER_BYTES || bytes.readUInt32LE(0) !== magic)
+  if (bytes.length < HEADER_BYTES || bytes.readUInt32LE(0) !== magic) {
     throw new IntegrityError(`bytes that should be a ${what} are none`)
+  }
   const version = bytes.readUInt32LE(4)
   if (version !== MAP_VERSION) {
     throw new IntegrityError(
       `a ${what} has version ${String(version)}, but this isrfs reads version ${String(MAP_VERSION)}`
     )
   }
-  return { count: bytes.readUInt32LE(8), chunks: bytes.readUInt32LE(12) }
+  const count = bytes.readUInt32LE(8)
+  const chunks = bytes.readUInt32LE(12)
+  if (chunks > count) throw new IntegrityError(`a ${what} lists more chunks than places`)
+  return { count, chunks }
 }
 
 function writeHeader(bytes: Buffer, magic: number, count: number, chunks: ReadonlyMap<string, number>): void {

@@ -2,6 +2,7 @@
  * Chunks: immutable files of at most 16 MiB with encoded blocks and map objects one after another and nothing else.
  * Their name is the SHA-256 of their bytes.
  */
+import assert from 'node:assert'
 import { sha256, sha256Hex } from '../base/digest.js'
 import { CHUNK_BYTES_MAX } from '../base/units.js'
 import type { Share } from '../share/share.js'
@@ -32,6 +33,7 @@ export class ChunkBuilder {
 
   /** Returns the piece's index in the list that `write` returns. */
   add(encoded: Encoded): number {
+    assert(this.fits(encoded), 'a chunk is full')
     this.#pieces.push({ encoded, offset: this.#bytes })
     this.#bytes += encoded.bytes.length
     return this.#pieces.length - 1
@@ -39,6 +41,7 @@ export class ChunkBuilder {
 
   /** Makes the chunk durable on the share. Returns where each piece lies and the bytes that were sent. */
   write(share: Share): { readonly chunk: string; readonly offsets: readonly number[]; readonly sentBytes: number } {
+    assert(this.#pieces.length > 0, 'a chunk without content')
     const content = Buffer.concat(this.#pieces.map((piece) => piece.encoded.bytes))
     const chunk = sha256Hex(content)
     const sent = share.writeContentNamed(chunkName(chunk), content)

@@ -3,18 +3,19 @@ import fc from 'fast-check'
 import { compress } from '@cloudpss/zstd/wasm'
 import { IntegrityError } from '../../src/base/errors.js'
 import { sha256, sha256Hex } from '../../src/base/digest.js'
-import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE } from '../../src/base/units.js'
+import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, CHUNK_BYTES_MAX } from '../../src/base/units.js'
 import {
   decodeBlock,
   decodeObject,
   encodeBlock,
   encodeObject,
   isZeroBlock,
-  ZERO_BLOCK_DIGEST,
-  zstdContentBytes
+  OBJECT_BYTES_MAX,
+  ZERO_BLOCK_DIGEST
 } from '../../src/format/block-codec.js'
 import { decodeMapRoot, encodeMapPage, encodeMapRoot, MapPage } from '../../src/format/block-map.js'
 import type { BlockPlace, ObjectPlace } from '../../src/format/place.js'
+import { zstdContentBytes } from '../../src/format/zstd-frame.js'
 import { Random } from '../support/random.js'
 
 const chunk = 'ab'.repeat(32)
@@ -65,17 +66,73 @@ test('damaged, hostile and foreign stored bytes are refused, never decoded to so
     }
     t.throws(() => decodeBlock(bytes.subarray(0, at), place), { instanceOf: IntegrityError })
   }
+})
+
+test('what would become more than a block is refused before anything is allocated for it', (t) => {
+  const plain = Buffer.alloc(BLOCK_BYTES, 'some text')
+  const { bytes } = encodeBlock(plain)
+  const place = placeOf(plain, 'zstd', bytes.length)
+  const refused = (stored: Buffer, message: RegExp): void => {
+    const before = process.memoryUsage().rss
+    t.throws(() => decodeBlock(stored, place), { instanceOf: IntegrityError, message })
+    t.true(process.memoryUsage().rss - before < 64 * 2 ** 20)
+  }
   const bomb = Buffer.from(compress(Buffer.alloc(64 * 1024 * 1024), 1))
   t.is(zstdContentBytes(bomb), 64 * 1024 * 1024)
-  t.throws(() => decodeBlock(bomb, place), { instanceOf: IntegrityError, message: /size that fits/ })
+  refused(bomb, /would become 67108864 bytes/)
+  const oneFrame = /not one zstd frame that names its size/
+  refused(Buffer.concat([bytes, bomb]), oneFrame)
+  refused(Buffer.concat([bytes, bytes]), oneFrame)
+  refused(Buffer.concat([bytes, Buffer.alloc(1)]), oneFrame)
+  // no content size: 20,000 run-length blocks of 4 bytes that become 128 KiB each, 2.4 GiB in all
+  const runs = Buffer.alloc(6 + 20_000 * 4)
+  runs.write('28b52ffd0038', 'hex')
+  for (let at = 6; at < runs.length; at += 4)
+    runs.writeUIntLE((BLOCK_BYTES << 3) | 2 | (at + 4 === runs.length ? 1 : 0), at, 3)
+  refused(runs, oneFrame)
+  refused(Buffer.concat([bytes, runs]), oneFrame)
+  // a skippable frame in front, a dictionary, a reserved bit, a reserved block type
+  refused(Buffer.concat([Buffer.from('502a4d1800000000', 'hex'), bytes]), oneFrame)
+  refused(Buffer.from('28b52ffd2101050100000061', 'hex'), oneFrame)
+  refused(Buffer.from('28b52ffd28050100000061', 'hex'), oneFrame)
+  refused(Buffer.from('28b52ffd2005070000', 'hex'), oneFrame)
+  // says one byte and holds a block
+  const liar = Buffer.concat([Buffer.from('28b52ffd2001', 'hex'), Buffer.from(bytes.subarray(9))])
+  t.is(bytes.readUInt8(4), 0xa0)
+  t.is(zstdContentBytes(liar), 1)
+  refused(liar, /cannot decode/)
   t.throws(() => decodeBlock(Buffer.alloc(BLOCK_BYTES + 1), { ...place, encoding: 'raw' }), {
-    instanceOf: IntegrityError
+    instanceOf: IntegrityError,
+    message: /longer than it may be/
   })
+})
+
+test('the announced size of a frame is read in each of its forms', (t) => {
+  for (const size of [1, 200, 255, 256, 257, 65_791, 65_792, BLOCK_BYTES, 5_000_000]) {
+    t.is(zstdContentBytes(Buffer.from(compress(new Random(size).bytes(size), 1))), size)
+    t.is(zstdContentBytes(Buffer.from(compress(Buffer.alloc(size, 'a'), 1))), size)
+  }
   t.is(zstdContentBytes(Buffer.from('no frame at all')), undefined)
   t.is(zstdContentBytes(Buffer.from('28b52ffd00', 'hex')), undefined)
-  t.is(zstdContentBytes(Buffer.from('28b52ffd2005aa', 'hex')), 5)
-  t.is(zstdContentBytes(Buffer.from('28b52ffd600001aa', 'hex')), 512)
-  t.is(zstdContentBytes(Buffer.from('28b52ffde00100000000000000', 'hex')), 1)
+  t.is(zstdContentBytes(Buffer.from('28b52ffd2005010000', 'hex')), 5)
+  t.is(zstdContentBytes(Buffer.from('28b52ffd600001010000', 'hex')), 512)
+  t.is(zstdContentBytes(Buffer.from('28b52ffde00100000000000000010000', 'hex')), 1)
+  t.is(zstdContentBytes(Buffer.from('28b52ffd240501000000000000', 'hex')), 5, 'with a checksum')
+  t.is(zstdContentBytes(Buffer.from('28b52ffde00100', 'hex')), undefined, 'cut')
+  t.is(zstdContentBytes(Buffer.from('28b52ffd2005000000', 'hex')), undefined, 'no last block')
+})
+
+test('no bytes at all make the decoder return something else than the block, or fail otherwise than by IntegrityError', (t) => {
+  const plain = Buffer.alloc(BLOCK_BYTES, 'some text')
+  const place = placeOf(plain, 'zstd', 1)
+  const header = fc.constantFrom('', '28b52ffd', '28b52ffda000000200', '28b52ffd2005')
+  fc.assert(
+    fc.property(header, fc.uint8Array({ maxLength: 200 }), fc.constantFrom('raw', 'zstd'), (start, bytes, encoding) => {
+      const stored = Buffer.concat([Buffer.from(start, 'hex'), bytes])
+      t.throws(() => decodeBlock(stored, { ...place, encoding }), { instanceOf: IntegrityError })
+    }),
+    { numRuns: 500 }
+  )
 })
 
 test('map objects come back and are compared with their digest and length', (t) => {
@@ -116,6 +173,75 @@ test('map pages keep every place, and zero blocks take nothing', (t) => {
   for (const [index, place] of places.entries()) t.deepEqual(page.place(index), place)
   t.is(page.place(BLOCKS_PER_MAP_PAGE), undefined)
   t.is(encodeMapPage([undefined, undefined]), undefined)
+})
+
+test('random pages and roots come back, and random bytes are refused or are a page', (t) => {
+  const digest = fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) => Buffer.from(bytes))
+  const chunkNames = fc.constantFrom(...['00', '5a', 'ff'].map((byte) => byte.repeat(32)))
+  const stored = fc.record({
+    encoding: fc.constantFrom('raw' as const, 'zstd' as const),
+    chunk: chunkNames,
+    offset: fc.nat(CHUNK_BYTES_MAX - BLOCK_BYTES),
+    storedBytes: fc.integer({ min: 1, max: BLOCK_BYTES })
+  })
+  const block = fc.tuple(stored, digest).map(([place, of]): BlockPlace => ({ ...place, digest: of }))
+  fc.assert(
+    fc.property(fc.array(fc.option(block, { nil: undefined }), { maxLength: 40 }), (places) => {
+      const bytes = encodeMapPage(places)
+      t.is(
+        bytes === undefined,
+        places.every((place) => place === undefined)
+      )
+      if (bytes === undefined) return
+      const page = new MapPage(bytes)
+      for (const [index, place] of places.entries()) {
+        t.deepEqual(page.place(index), place)
+        t.deepEqual(page.digest(index), place?.digest)
+      }
+      t.true(encodeMapPage(places.map((_, index) => page.place(index)))?.equals(bytes))
+    })
+  )
+  const object = fc
+    .tuple(stored, digest, fc.integer({ min: 16, max: OBJECT_BYTES_MAX }))
+    .map(([place, of, plainBytes]): ObjectPlace => ({ ...place, plainBytes, digest: of.toString('hex') }))
+  fc.assert(
+    fc.property(fc.array(fc.tuple(fc.nat(131_071), object), { maxLength: 40 }), (pages) => {
+      const root = new Map([...new Map(pages)].sort(([one], [other]) => one - other))
+      t.deepEqual(decodeMapRoot(encodeMapRoot(root)), root)
+      t.deepEqual([...decodeMapRoot(encodeMapRoot(new Map([...root].reverse()))).keys()], [...root.keys()])
+    })
+  )
+  fc.assert(
+    fc.property(fc.constantFrom('49534d50', '49534d52'), fc.uint8Array({ maxLength: 300 }), (magic, bytes) => {
+      const hostile = Buffer.concat([Buffer.from(magic, 'hex'), Buffer.from('01000000', 'hex'), bytes])
+      for (const read of [() => new MapPage(hostile), () => decodeMapRoot(hostile)]) {
+        try {
+          read()
+        } catch (error) {
+          t.true(error instanceof IntegrityError, String(error))
+        }
+      }
+    })
+  )
+})
+
+test('the largest file has a root that fits', (t) => {
+  const pages = new Map(
+    Array.from({ length: 131_072 }, (_, page): [number, ObjectPlace] => [
+      page,
+      {
+        encoding: 'zstd',
+        chunk: sha256Hex(Buffer.from(String(page))),
+        offset: 0,
+        storedBytes: 9,
+        plainBytes: 99,
+        digest: chunk
+      }
+    ])
+  )
+  const root = encodeMapRoot(pages)
+  t.true(root.length <= OBJECT_BYTES_MAX)
+  t.is(decodeMapRoot(root).size, 131_072)
 })
 
 test('damaged map pages and roots are refused', (t) => {
