@@ -5,12 +5,13 @@
 import { errnoOf, FailedError, IntegrityError, NotPublishedError } from '../base/errors.js'
 import { sha256Hex } from '../base/digest.js'
 import { type Generation, toGeneration } from '../base/units.js'
+import { listNumbers, numberedName } from '../share/numbered.js'
 import type { Share } from '../share/share.js'
 import { encodeManifest, type Manifest, MANIFEST_BYTES_MAX, parseManifest } from './manifest.js'
 
-const NUMBER_PATTERN = /^\d{8}$/
 const MANIFEST_FILE = 'manifest.json'
 const DIGEST_FILE = 'manifest.sha256'
+const DIGEST_FILE_BYTES_MAX = 1024
 
 /** A generation as it was read: its digest is what the chain and the next generation's parent refer to. */
 export interface PublishedGeneration {
@@ -20,53 +21,29 @@ export interface PublishedGeneration {
 }
 
 export function generationName(number: number): string {
-  return `generations/${String(number).padStart(8, '0')}`
+  return numberedName('generations', number)
 }
 
 /** Numbers of all generations, ascending, from a fresh listing. */
 export function listGenerations(share: Share): Generation[] {
-  return share
-    .list('generations')
-    .filter((name) => NUMBER_PATTERN.test(name))
-    .map((name) => toGeneration(Number(name)))
-    .sort((first, second) => first - second)
+  return listNumbers(share, 'generations').map(toGeneration)
 }
 
 /** Reads and verifies one generation. */
 export function readGeneration(share: Share, number: Generation): PublishedGeneration {
-  const name = generationName(number)
-  const what = `generation ${String(number)} of ${share.root}`
-  let bytes: Buffer
-  try {
-    bytes = share.read(`${name}/${MANIFEST_FILE}`, MANIFEST_BYTES_MAX)
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error
-    throw new FailedError(`there is no ${what}`, {
-      hint: `isrfs log ${share.root} lists its generations`,
-      cause: error
+  if (!listGenerations(share).includes(number)) {
+    throw new FailedError(`there is no generation ${String(number)} of ${share.root}`, {
+      hint: `isrfs log ${share.root} lists its generations`
     })
   }
-  const digest = sha256Hex(bytes)
-  const expected = readDigest(share, name, what)
-  if (digest !== expected) {
-    throw new IntegrityError(
-      `${what} is damaged: ${share.pathOf(`${name}/${MANIFEST_FILE}`)} does not have its digest`,
-      {
-        hint: `mount an older generation read-only (isrfs log ${share.root}, then isrfs mount --generation N), and restore this one from a backup`
-      }
-    )
-  }
-  const manifest = parseManifest(bytes, what)
-  if (manifest.generation !== number)
-    throw new IntegrityError(`${what} says that it is generation ${String(manifest.generation)}`)
-  return { number, digest, manifest }
+  return readListed(share, number)
 }
 
 /** The newest generation, from a fresh listing. */
 export function readNewestGeneration(share: Share): PublishedGeneration {
   const newest = listGenerations(share).at(-1)
   if (newest === undefined) throw new IntegrityError(`${share.root} has no generation, although it is a VM`)
-  return readGeneration(share, newest)
+  return readListed(share, newest)
 }
 
 /**
@@ -76,18 +53,18 @@ export function readNewestGeneration(share: Share): PublishedGeneration {
 export function publishGeneration(share: Share, manifest: Manifest): PublishedGeneration {
   const bytes = encodeManifest(manifest)
   const digest = sha256Hex(bytes)
-  const name = generationName(manifest.generation)
-  if (bytes.length > MANIFEST_BYTES_MAX)
+  if (bytes.length > MANIFEST_BYTES_MAX) {
     throw new FailedError(`the VM has too many files: its manifest would have ${String(bytes.length)} bytes`)
+  }
   parseManifest(bytes, 'the new generation') // what would be refused at the next mount is refused before it is published
+  const number = toGeneration(manifest.generation)
   share.createDirectory(
-    name,
+    generationName(number),
     new Map([
       [MANIFEST_FILE, bytes],
       [DIGEST_FILE, Buffer.from(`${digest}  ${MANIFEST_FILE}\n`)]
     ])
   )
-  const number = toGeneration(manifest.generation)
   const published = readGeneration(share, number)
   if (published.digest === digest) return published
   throw new NotPublishedError(
@@ -99,16 +76,47 @@ export function publishGeneration(share: Share, manifest: Manifest): PublishedGe
 export function findSession(share: Share, sessionId: string, above: number): PublishedGeneration | undefined {
   for (const number of listGenerations(share).reverse()) {
     if (number <= above) return undefined
-    const generation = readGeneration(share, number)
+    const generation = readListed(share, number)
     if (generation.manifest.session === sessionId) return generation
   }
   return undefined
 }
 
-function readDigest(share: Share, name: string, what: string): string {
-  const line = share.read(`${name}/${DIGEST_FILE}`, 1024).toString('latin1')
+/** A generation that a listing has shown: what is missing in it is damage. */
+function readListed(share: Share, number: Generation): PublishedGeneration {
+  const what = `generation ${String(number)} of ${share.root}`
+  const manifestFile = `${generationName(number)}/${MANIFEST_FILE}`
+  const bytes = readPart(share, manifestFile, MANIFEST_BYTES_MAX, what)
+  const digest = sha256Hex(bytes)
+  if (digest !== readDigest(share, number, what)) {
+    throw damaged(share, what, `${share.pathOf(manifestFile)} does not have its digest`)
+  }
+  const manifest = parseManifest(bytes, what)
+  if (manifest.generation !== number) {
+    throw new IntegrityError(`${what} says that it is generation ${String(manifest.generation)}`)
+  }
+  return { number, digest, manifest }
+}
+
+function readDigest(share: Share, number: Generation, what: string): string {
+  const name = `${generationName(number)}/${DIGEST_FILE}`
+  const line = readPart(share, name, DIGEST_FILE_BYTES_MAX, what).toString('latin1')
   const digest = /^([0-9a-f]{64}) {2}manifest\.json\n$/.exec(line)?.[1]
-  if (digest === undefined)
-    throw new IntegrityError(`${what} is damaged: ${share.pathOf(`${name}/${DIGEST_FILE}`)} is not a digest`)
+  if (digest === undefined) throw damaged(share, what, `${share.pathOf(name)} is not a digest`)
   return digest
+}
+
+function readPart(share: Share, name: string, bytesMax: number, what: string): Buffer {
+  try {
+    return share.read(name, bytesMax)
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error
+    throw damaged(share, what, `${share.pathOf(name)} is missing`)
+  }
+}
+
+function damaged(share: Share, what: string, why: string): IntegrityError {
+  return new IntegrityError(`${what} is damaged: ${why}`, {
+    hint: `mount an older generation read-only (isrfs log ${share.root}, then isrfs mount --generation N), and restore this one from a backup`
+  })
 }

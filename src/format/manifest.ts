@@ -11,7 +11,7 @@ import {
   identifier,
   label,
   objectPlaceSchema,
-  parseJson,
+  parseVersioned,
   positive,
   timestamp,
   toJson
@@ -19,19 +19,24 @@ import {
 
 export const MANIFEST_FORMAT = 'isrfs-manifest'
 export const MANIFEST_VERSION = 1
-export const MANIFEST_BYTES_MAX = 256 * 1024 * 1024
+/** about 200,000 files: a VM has dozens, and all of a manifest is in memory at once */
+export const MANIFEST_BYTES_MAX = 64 * 1024 * 1024
+/** inode numbers are smaller, so that a region of a file has one safe integer for a name */
+const NEXT_INODE_MAX = 2 ** 33 - 1
+/** the largest user and group id: the one above means "unchanged" to chown(2) */
+const OWNER_ID_MAX = 0xfffffffe
 
-/** nanoseconds since the epoch, in decimal because JSON numbers are too small */
-const nanoseconds = z.string().regex(/^-?\d{1,19}$/)
+/** nanoseconds since the epoch, a 64-bit number with its sign, in decimal because JSON numbers are too small */
+const nanoseconds = z.string().refine(isNanoseconds, 'is not a 64-bit number')
 
 const attributes = {
   inode: positive,
   /** inode of the directory; 0 for the root directory only */
   parent: count,
   name: z.string(),
-  mode: z.number().int().min(0).max(0o7777),
-  uid: z.number().int().min(0).max(0xffffffff),
-  gid: z.number().int().min(0).max(0xffffffff),
+  mode: count.max(0o7777),
+  uid: count.max(OWNER_ID_MAX),
+  gid: count.max(OWNER_ID_MAX),
   atime: nanoseconds,
   mtime: nanoseconds,
   ctime: nanoseconds
@@ -55,7 +60,7 @@ const entrySchema = z.discriminatedUnion('type', [
 
 const manifestSchema = z.object({
   format: z.literal(MANIFEST_FORMAT),
-  version: z.number(),
+  version: z.literal(MANIFEST_VERSION),
   vm: identifier,
   generation: positive,
   /** what this generation was made from; null for an import */
@@ -63,17 +68,15 @@ const manifestSchema = z.object({
   /** random id of the session (or import) whose work this is */
   session: identifier,
   created: timestamp,
-  client: z.object({ id: identifier, host: label }),
+  client: z.object({ id: identifier, host: label(256) }),
   /** bytes of blocks that differ from the parent, before compression */
   changedBytes: count,
   /** bytes that were sent to the share for it */
   sentBytes: count,
   /** first inode number that was never used */
-  nextInode: positive,
+  nextInode: positive.max(NEXT_INODE_MAX),
   entries: z.array(entrySchema).min(1)
 })
-
-const versionSchema = z.object({ format: z.literal(MANIFEST_FORMAT), version: z.number().int() })
 
 export type Manifest = z.infer<typeof manifestSchema>
 export type ManifestEntry = z.infer<typeof entrySchema>
@@ -84,59 +87,69 @@ export function encodeManifest(manifest: Manifest): Buffer {
 
 /** Parses and validates a manifest; `what` names it in messages. Throws IntegrityError. */
 export function parseManifest(bytes: Buffer, what: string): Manifest {
-  const { version } = parseJson(bytes, versionSchema, what)
-  if (version !== MANIFEST_VERSION) {
-    throw new IntegrityError(
-      `${what} has format version ${String(version)}; this isrfs reads version ${String(MANIFEST_VERSION)}`,
-      {
-        hint: 'use a newer isrfs'
-      }
-    )
+  const expected = { format: MANIFEST_FORMAT, version: MANIFEST_VERSION, schema: manifestSchema }
+  const manifest = parseVersioned(bytes, expected, what)
+  if (manifest.parent !== null && manifest.parent.generation >= manifest.generation) {
+    throw new IntegrityError(`${what} is damaged: it names a parent that is not older than itself`)
   }
-  const manifest = parseJson(bytes, manifestSchema, what)
   checkTree(manifest, what)
   return manifest
 }
 
 /** Parents come before their children, names are unique and harmless, nothing lies outside of the root. */
 function checkTree(manifest: Manifest, what: string): void {
-  const refuse = (entry: ManifestEntry, why: string): never => {
-    throw new IntegrityError(
-      `${what} is damaged or hostile: the entry ${JSON.stringify(entry.name.slice(0, 80))} (inode ${String(entry.inode)}) ${why}`
-    )
-  }
-  const [root] = manifest.entries
+  const [root, ...others] = manifest.entries
   if (root?.type !== 'directory' || root.inode !== 1 || root.parent !== 0 || root.name !== '') {
     throw new IntegrityError(`${what} is damaged: its first entry is not the root directory`)
   }
-  const inodes = new Set<number>()
-  const names = new Map<number, Set<string>>()
-  for (const entry of manifest.entries) {
-    if (inodes.has(entry.inode) || entry.inode >= manifest.nextInode)
-      refuse(entry, 'has an inode number that it cannot have')
+  const inodes = new Set([root.inode])
+  const directories = new Map([[root.inode, new Set<string>()]])
+  for (const entry of others) {
+    const siblings = directories.get(entry.parent)
+    const why =
+      whyInodeIsRefused(entry.inode, inodes, manifest.nextInode) ??
+      whyNameIsRefused(entry.name) ??
+      whyPlaceIsRefused(entry.name, siblings) ??
+      whyContentIsRefused(entry)
+    if (why !== undefined) {
+      const name = JSON.stringify(entry.name.slice(0, 80))
+      throw new IntegrityError(`${what} is damaged or hostile: the entry ${name} (inode ${String(entry.inode)}) ${why}`)
+    }
     inodes.add(entry.inode)
-    if (entry.type === 'directory') names.set(entry.inode, new Set())
-    if (entry !== root) {
-      const why = whyNameIsRefused(entry.name)
-      if (why !== undefined) refuse(entry, why)
-      const siblings = names.get(entry.parent)
-      if (siblings === undefined || entry.parent === entry.inode)
-        refuse(entry, 'is in no directory that was named before it')
-      else if (siblings.has(entry.name)) refuse(entry, 'has the name of another one in its directory')
-      else siblings.add(entry.name)
-    }
-    if (
-      entry.type === 'symlink' &&
-      (entry.target === '' || entry.target.includes('\0') || Buffer.byteLength(entry.target) > SYMLINK_BYTES_MAX)
-    ) {
-      refuse(entry, 'is a symbolic link with an impossible target')
-    }
-    if (entry.type === 'file' && entry.dataBlocks > Math.ceil(entry.size / BLOCK_BYTES)) {
-      refuse(entry, 'has more blocks than its size allows')
-    }
-    if (entry.type === 'file' && (entry.map === null) !== (entry.dataBlocks === 0))
-      refuse(entry, 'has a block map that does not fit its blocks')
+    siblings?.add(entry.name)
+    if (entry.type === 'directory') directories.set(entry.inode, new Set())
   }
+}
+
+function whyInodeIsRefused(inode: number, used: ReadonlySet<number>, nextInode: number): string | undefined {
+  if (used.has(inode)) return 'has the inode number of another one'
+  if (inode >= nextInode) return 'has an inode number that was never given out'
+  return undefined
+}
+
+function whyPlaceIsRefused(name: string, siblings: ReadonlySet<string> | undefined): string | undefined {
+  if (siblings === undefined) return 'is in no directory that was named before it'
+  if (siblings.has(name)) return 'has the name of another one in its directory'
+  return undefined
+}
+
+function whyContentIsRefused(entry: ManifestEntry): string | undefined {
+  if (entry.type === 'symlink') {
+    if (entry.target === '') return 'is a symbolic link without a target'
+    if (entry.target.includes('\0')) return 'is a symbolic link whose target has a zero byte'
+    if (Buffer.byteLength(entry.target) > SYMLINK_BYTES_MAX) {
+      return `is a symbolic link with a target of more than ${String(SYMLINK_BYTES_MAX)} bytes`
+    }
+  }
+  if (entry.type === 'file') {
+    if (entry.dataBlocks > Math.ceil(entry.size / BLOCK_BYTES)) return 'has more blocks than its size allows'
+    if ((entry.map === null) !== (entry.dataBlocks === 0)) return 'has a block map that does not fit its blocks'
+  }
+  return undefined
+}
+
+function isNanoseconds(text: string): boolean {
+  return /^(0|-?[1-9]\d{0,18})$/.test(text) && BigInt.asIntN(64, BigInt(text)) === BigInt(text)
 }
 
 /** Why a file name cannot be shown in a directory, or undefined when it can. */
@@ -145,6 +158,7 @@ export function whyNameIsRefused(name: string): string | undefined {
   if (name.includes('/')) return 'has a name with "/"'
   if (name.includes('\0')) return 'has a name with a zero byte'
   if (Buffer.byteLength(name) > NAME_BYTES_MAX) return `has a name of more than ${String(NAME_BYTES_MAX)} bytes`
-  if (name.includes('\uFFFD')) return 'has a name that is not valid UTF-8'
+  // U+FFFD stands for bytes that were no UTF-8, a lone surrogate would become it: neither can be found again
+  if (/[\uFFFD\p{Surrogate}]/u.test(name)) return 'has a name that is not valid UTF-8'
   return undefined
 }

@@ -1,15 +1,11 @@
 /** What everything read from the share has in common: JSON that is bounded, parsed and checked before use. */
 import { z } from 'zod'
 import { CHUNK_BYTES_MAX } from '../base/units.js'
+import { count, digestHex, positive } from '../share/fields.js'
 import { OBJECT_BYTES_MAX } from './block-codec.js'
 
-export const digestHex = z.string().regex(/^[0-9a-f]{64}$/)
-export const identifier = z.string().regex(/^[0-9a-f]{8,64}$/)
-export const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
-export const positive = z.number().int().positive().max(Number.MAX_SAFE_INTEGER)
-/** a name of a host, user or the like, for people */
-export const label = z.string().max(256)
-export const timestamp = z.string().max(40)
+export { count, digestHex, identifier, label, positive, timestamp } from '../share/fields.js'
+export { parseVersioned, toShareJson as toJson } from '../share/json.js'
 
 export const objectPlaceSchema = z
   .object({
@@ -21,5 +17,3 @@ export const objectPlaceSchema = z
     digest: digestHex
   })
   .refine((place) => place.offset + place.storedBytes <= CHUNK_BYTES_MAX, 'reaches past the end of a chunk')
-
-export { parseShareJson as parseJson, toShareJson as toJson } from '../share/json.js'

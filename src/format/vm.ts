@@ -1,10 +1,10 @@
 /** vm.json: what makes a directory on the share a VM. Written last by an import, never changed. */
 import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
-import { errnoOf, FailedError, IntegrityError } from '../base/errors.js'
+import { errnoOf, FailedError } from '../base/errors.js'
 import { BLOCK_BYTES, CHUNK_BYTES_MAX } from '../base/units.js'
 import type { Share } from '../share/share.js'
-import { identifier, parseJson, timestamp, toJson } from './validation.js'
+import { identifier, parseVersioned, timestamp, toJson } from './validation.js'
 
 const VM_FORMAT = 'isrfs'
 const VM_VERSION = 1
@@ -12,7 +12,7 @@ const VM_BYTES_MAX = 64 * 1024
 
 const vmSchema = z.object({
   format: z.literal(VM_FORMAT),
-  version: z.number(),
+  version: z.literal(VM_VERSION),
   vm: identifier,
   nonce: identifier,
   blockBytes: z.literal(BLOCK_BYTES),
@@ -20,8 +20,6 @@ const vmSchema = z.object({
   compression: z.literal('zstd'),
   created: timestamp
 })
-
-const versionSchema = z.object({ format: z.literal(VM_FORMAT), version: z.number().int() })
 
 export type VmDescriptor = z.infer<typeof vmSchema>
 
@@ -54,15 +52,5 @@ export function readVmDescriptor(share: Share): VmDescriptor {
       cause: error
     })
   }
-  const what = share.pathOf('vm.json')
-  const { version } = parseJson(bytes, versionSchema, what)
-  if (version !== VM_VERSION) {
-    throw new IntegrityError(
-      `${what} has format version ${String(version)}; this isrfs reads version ${String(VM_VERSION)}`,
-      {
-        hint: 'use a newer isrfs'
-      }
-    )
-  }
-  return parseJson(bytes, vmSchema, what)
+  return parseVersioned(bytes, { format: VM_FORMAT, version: VM_VERSION, schema: vmSchema }, share.pathOf('vm.json'))
 }

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { toShareJson } from './json.js'
-import type { LeaseHolder } from './lease.js'
+import type { LeaseHolder } from './lease-record.js'
 import type { Share } from './share.js'
 
 export interface Pin {

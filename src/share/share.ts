@@ -7,18 +7,22 @@
  *    late), rename, fsync of the directory.
  * 2. The result of rename is never believed: a retransmitted request reports failure after success, so the target
  *    is looked at afterwards.
- * 3. Nothing is followed out of the directory: O_NOFOLLOW, and only regular files are read.
+ * 3. Nothing is followed out of the directory: no part of a name below the root may be a symbolic link, and only
+ *    regular files are read.
  */
+import assert from 'node:assert'
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
 import path from 'node:path'
-import { errnoOf, IntegrityError, messageOf, ShareError } from '../base/errors.js'
+import { errnoOf, IntegrityError, ShareError } from '../base/errors.js'
 import { nodeFileSystem, type ShareFileSystem } from './file-system.js'
+import { shareError } from './share-error.js'
 
 export class Share {
   /** absolute path of the VM's directory */
   readonly root: string
   readonly #fs: ShareFileSystem
+  #serverAheadMs: number | undefined
 
   constructor(root: string, fileSystem: ShareFileSystem = nodeFileSystem) {
     this.root = root
@@ -32,7 +36,7 @@ export class Share {
   /** Whole content of a regular file of at most `bytesMax` bytes. ENOENT is a ShareError with that errno. */
   read(name: string, bytesMax: number): Buffer {
     const file = this.pathOf(name)
-    return this.#withFile(file, constants.O_RDONLY, (fd) => {
+    return this.#withFile(name, constants.O_RDONLY, (fd) => {
       const { size } = this.#fs.fstatSync(fd)
       if (size > bytesMax) {
         throw new IntegrityError(`${file} has ${String(size)} bytes, more than the ${String(bytesMax)} it may have`)
@@ -43,14 +47,13 @@ export class Share {
 
   /** Exactly `length` bytes at `offset`; a file that is too short for them is damaged. */
   readRange(name: string, offset: number, length: number): Buffer {
-    const file = this.pathOf(name)
-    return this.#withFile(file, constants.O_RDONLY, (fd) => this.#readExactly(fd, file, offset, length))
+    return this.#withFile(name, constants.O_RDONLY, (fd) => this.#readExactly(fd, this.pathOf(name), offset, length))
   }
 
   /** Size in bytes as a fresh open sees it, or undefined when there is no such file. */
   size(name: string): number | undefined {
     try {
-      return this.#withFile(this.pathOf(name), constants.O_RDONLY, (fd) => this.#fs.fstatSync(fd).size)
+      return this.#withFile(name, constants.O_RDONLY, (fd) => this.#fs.fstatSync(fd).size)
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined
       throw error
@@ -60,6 +63,7 @@ export class Share {
   /** Names in a directory, from a fresh listing; [] when the directory does not exist. */
   list(name: string): string[] {
     const directory = this.pathOf(name)
+    this.#refuseLinks(`${name}/entry`)
     try {
       return this.#fs.readdirSync(directory)
     } catch (error) {
@@ -79,22 +83,30 @@ export class Share {
     }
   }
 
+  /** Makes a directory and what is missing above it, each durable in the one that holds it. */
   makeDirectory(name: string): void {
     const directory = this.pathOf(name)
+    this.#refuseLinks(`${name}/entry`)
+    let firstMade: string | undefined
     try {
-      this.#fs.mkdirSync(directory, { recursive: true })
+      firstMade = this.#fs.mkdirSync(directory, { recursive: true })
     } catch (error) {
       throw shareError(error, directory, 'create the directory')
+    }
+    if (firstMade === undefined) return
+    for (let made = directory; made.length >= firstMade.length; made = path.dirname(made)) {
+      if (made === this.root) break // what holds the VM is the business of whoever makes the VM
+      this.syncDirectory(path.relative(this.root, path.dirname(made)) || '.')
     }
   }
 
   /** Writes a file under its final name, replacing what was there. */
   write(name: string, bytes: Uint8Array): void {
-    const temporary = `tmp/${randomBytes(12).toString('hex')}`
-    this.makeDirectory('tmp')
+    const temporary = this.#temporaryName()
+    this.#refuseLinks(name)
     try {
-      this.#writeNew(this.pathOf(temporary), bytes)
-      this.#rename(temporary, name, () => this.size(name) === bytes.length && !this.exists(temporary))
+      this.#writeNew(temporary, bytes)
+      this.#moveInto(temporary, name, bytes.length)
     } catch (error) {
       this.removeQuietly(temporary)
       throw error
@@ -103,29 +115,31 @@ export class Share {
   }
 
   /**
-   * Writes an object whose name is made of its content. One that is there already with the right size was finished
-   * by somebody: it is re-dated (so that prune's grace period starts anew) and kept. Returns true when bytes were sent.
+   * Writes an object whose name is made of its content. One that is there already and whole is re-dated (so that
+   * prune's grace period starts anew) and kept; one of the same size with other bytes is damaged, and replaced.
+   * Returns true when bytes were sent.
    */
   writeContentNamed(name: string, bytes: Uint8Array): boolean {
-    if (this.size(name) === bytes.length) {
-      this.touch(name)
-      return false
-    }
+    if (this.#isWhole(name, bytes) && this.#touched(name)) return false
     this.makeDirectory(path.dirname(name))
     this.write(name, bytes)
     const seen = this.size(name)
     if (seen !== bytes.length) {
+      const file = this.pathOf(name)
       throw new ShareError(
         'EIO',
-        this.pathOf(name),
-        `${this.pathOf(name)} was written with ${String(bytes.length)} bytes, but a fresh open sees ${String(seen ?? 0)}`
+        file,
+        `${file} was written with ${String(bytes.length)} bytes, but a fresh open sees ${String(seen ?? 0)}`
       )
     }
     return true
   }
 
+  /** Dates a file anew, by the server's clock: that is the one which a grace period is measured with. */
   touch(name: string): void {
-    const now = new Date()
+    this.#refuseLinks(name)
+    this.#serverAheadMs ??= this.#measureServerClock()
+    const now = new Date(Date.now() + this.#serverAheadMs)
     try {
       this.#fs.utimesSync(this.pathOf(name), now, now)
     } catch (error) {
@@ -139,31 +153,41 @@ export class Share {
    * target and looks for its own token (invariant 2). An error that leaves no target is thrown.
    */
   createDirectory(name: string, files: ReadonlyMap<string, Uint8Array>): void {
-    const temporary = `tmp/${randomBytes(12).toString('hex')}`
-    this.makeDirectory('tmp')
+    const temporary = this.#temporaryName()
     this.makeDirectory(path.dirname(name))
     try {
       this.makeDirectory(temporary)
-      for (const [file, bytes] of files) this.#writeNew(this.pathOf(`${temporary}/${file}`), bytes)
+      for (const [file, bytes] of files) this.#writeNew(`${temporary}/${file}`, bytes)
       this.syncDirectory(temporary)
-      this.#rename(temporary, name, () => this.exists(name))
     } catch (error) {
       this.removeQuietly(temporary)
       throw error
     }
-    if (this.exists(temporary)) this.removeQuietly(temporary) // somebody else has the name
+    try {
+      this.#fs.renameSync(this.pathOf(temporary), this.pathOf(name))
+    } catch (error) {
+      if (errnoOf(error) === 'ENOTEMPTY' || errnoOf(error) === 'EEXIST') {
+        this.removeQuietly(temporary) // somebody else has the name
+      } else if (!this.#isListed(name)) {
+        throw shareError(error, this.pathOf(name), 'rename to')
+      }
+      // After any other error the temporary directory stays: the rename may have happened, or, on a soft mount, happen
+      // yet. NFS clients act on directories by handle, so removing files below the old name, when it is still believed
+      // to be there, would remove them from the final one.
+    }
     this.syncDirectory(path.dirname(name))
   }
 
   syncDirectory(name: string): void {
-    const directory = this.pathOf(name)
-    this.#withFile(directory, constants.O_RDONLY | constants.O_DIRECTORY, (fd) => {
+    // once: a second fsync after a failed one proves nothing
+    this.#withFileOnce(name, constants.O_RDONLY | constants.O_DIRECTORY, (fd) => {
       this.#fs.fsyncSync(fd)
     })
   }
 
   remove(name: string): void {
     const target = this.pathOf(name)
+    this.#refuseLinks(name)
     try {
       this.#fs.rmSync(target, { recursive: true, force: true })
     } catch (error) {
@@ -189,14 +213,63 @@ export class Share {
     }
   }
 
-  #writeNew(file: string, bytes: Uint8Array): void {
+  #temporaryName(): string {
+    this.makeDirectory('tmp')
+    return `tmp/${randomBytes(12).toString('hex')}`
+  }
+
+  /** Invariant 3 for the directories above `name`. One that is missing is reported by the call that needs it. */
+  #refuseLinks(name: string): void {
+    let directory = this.root
+    for (const part of name.split('/').slice(0, -1)) {
+      assert(part !== '..', 'a name on the share leads upwards')
+      directory = path.join(directory, part)
+      if (part === '.') continue
+      try {
+        if (!this.#fs.lstatSync(directory).isSymbolicLink()) continue
+      } catch (error) {
+        if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return
+        throw shareError(error, directory, 'look at')
+      }
+      throw new IntegrityError(`${directory} is a symbolic link, where a directory has to be`)
+    }
+  }
+
+  /** A listing asks the server; a lookup may be answered from what this client believes to be absent. */
+  #isListed(name: string): boolean {
+    return this.list(path.dirname(name)).includes(path.basename(name))
+  }
+
+  #isWhole(name: string, bytes: Uint8Array): boolean {
+    return this.size(name) === bytes.length && this.read(name, bytes.length).equals(bytes)
+  }
+
+  /** Only the owner of a file may set its time; for others it is written anew. */
+  #touched(name: string): boolean {
+    try {
+      this.touch(name)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  #measureServerClock(): number {
+    const temporary = this.#temporaryName()
+    this.#writeNew(temporary, Buffer.alloc(0))
+    try {
+      return this.#withFile(temporary, constants.O_RDONLY, (fd) => this.#fs.fstatSync(fd).mtimeMs) - Date.now()
+    } finally {
+      this.removeQuietly(temporary)
+    }
+  }
+
+  #writeNew(name: string, bytes: Uint8Array): void {
+    const file = this.pathOf(name)
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
     let fd: number
     try {
-      fd = this.#fs.openSync(
-        file,
-        constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-        0o666
-      )
+      fd = this.#fs.openSync(file, flags, 0o666)
     } catch (error) {
       throw shareError(error, file, 'create')
     }
@@ -216,31 +289,53 @@ export class Share {
     if (failure !== undefined) throw shareError(failure, file, 'write')
   }
 
-  #rename(from: string, to: string, happened: () => boolean): void {
+  #moveInto(temporary: string, name: string, length: number): void {
     try {
-      this.#fs.renameSync(this.pathOf(from), this.pathOf(to))
+      this.#fs.renameSync(this.pathOf(temporary), this.pathOf(name))
     } catch (error) {
-      if (!happened()) throw shareError(error, this.pathOf(to), 'rename to')
+      const happened = this.size(name) === length && !this.#isListed(temporary)
+      if (!happened) throw shareError(error, this.pathOf(name), 'rename to')
     }
   }
 
-  #withFile<Result>(file: string, flags: number, use: (fd: number) => Result): Result {
+  /** A file that was replaced between lookup and read is stale on NFS; a second open finds its successor. */
+  #withFile<Result>(name: string, flags: number, use: (fd: number) => Result): Result {
+    try {
+      return this.#withFileOnce(name, flags, use)
+    } catch (error) {
+      if (errnoOf(error) === 'ESTALE') return this.#withFileOnce(name, flags, use)
+      throw error
+    }
+  }
+
+  #withFileOnce<Result>(name: string, flags: number, use: (fd: number) => Result): Result {
+    const file = this.pathOf(name)
+    this.#refuseLinks(name)
     let fd: number
     try {
       fd = this.#fs.openSync(file, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK)
     } catch (error) {
       throw shareError(error, file, 'open')
     }
+    const wantsDirectory = (flags & constants.O_DIRECTORY) !== 0
     try {
-      const wantsDirectory = (flags & constants.O_DIRECTORY) !== 0
       if (!wantsDirectory && !this.#fs.fstatSync(fd).isFile()) {
         throw new IntegrityError(`${file} is not a regular file`)
       }
       return use(fd)
     } catch (error) {
-      throw shareError(error, file, 'read')
+      throw shareError(error, file, wantsDirectory ? 'make durable' : 'read')
     } finally {
+      this.#closeQuietly(fd)
+    }
+  }
+
+  /** Of a descriptor that nothing was written through: its close has nothing to report. */
+  #closeQuietly(fd: number): void {
+    try {
       this.#fs.closeSync(fd)
+    } catch {
+      // read-only
     }
   }
 
@@ -257,35 +352,5 @@ export class Share {
       done += count
     }
     return bytes
-  }
-}
-
-function shareError(error: unknown, file: string, action: string): Error {
-  if (error instanceof ShareError || error instanceof IntegrityError) return error
-  const errno = errnoOf(error) ?? 'EIO'
-  return new ShareError(errno, file, `cannot ${action} ${file}: ${explain(errno) ?? messageOf(error)}`, {
-    cause: error
-  })
-}
-
-function explain(errno: string): string | undefined {
-  switch (errno) {
-    case 'ENOENT':
-      return 'it does not exist'
-    case 'EACCES':
-    case 'EPERM':
-      return 'permission denied'
-    case 'ENOSPC':
-      return 'the share is full'
-    case 'EDQUOT':
-      return 'the quota on the share is used up'
-    case 'EROFS':
-      return 'the share is read-only'
-    case 'ESTALE':
-      return 'the server has replaced it (stale file handle)'
-    case 'ELOOP':
-      return 'it is a symbolic link'
-    default:
-      return undefined
   }
 }
