@@ -105,9 +105,18 @@ async function openForWriting(
   const { vmPath, clientDirectory, mountpoint } = request
   const claim = await claimVm({ pool, vmPath, vmId, clientId: client.id, clientDirectory, mountpoint, notice })
   const { held, newest: base, sessionDirectory, lock } = claim
-  const session =
-    claim.leftOver ?? newSession(sessionDirectory, { vmId, client: client.id, base, held, discard: false })
-  return { base, session, held, right: new LeaseRight(pool, log, held), unlock: () => lock.release() }
+  try {
+    const session =
+      claim.leftOver ?? newSession(sessionDirectory, { vmId, client: client.id, base, held, discard: false })
+    return { base, session, held, right: new LeaseRight(pool, log, held), unlock: () => lock.release() }
+  } catch (error) {
+    // A full disk, say. Nothing was changed: nobody else has to wait for this client.
+    const generation = { number: base.number, digest: base.digest }
+    const released = pool.run('releaseLease', { held, generation }, { what: 'giving the lease back' })
+    await withinMs(released, RELEASE_MS_MAX).catch(() => false)
+    lock.release()
+    throw error
+  }
 }
 
 async function openPrivately(

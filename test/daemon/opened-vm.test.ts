@@ -1,0 +1,96 @@
+/** What a mount owns below the file system: opened, and let go of when something fails in between. */
+import fs from 'node:fs'
+import path from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import pino from 'pino'
+import { PosixError } from '../../src/base/errors.js'
+import { abandon, type OpenedVm, openVm } from '../../src/daemon/opened-vm.js'
+import { ROOT_INODE } from '../../src/base/units.js'
+import { readLease } from '../../src/share/lease.js'
+import type { Share } from '../../src/share/share.js'
+import { makeVm, temporaryDirectory } from '../support/make-vm.js'
+
+interface Place {
+  readonly share: Share
+  readonly client: string
+  open(): Promise<OpenedVm>
+}
+
+function makePlace(t: ExecutionContext): Place {
+  const directory = temporaryDirectory('opened')
+  t.teardown(() => fs.rmSync(directory, { recursive: true }))
+  const { share } = makeVm(path.join(directory, 'vm'), new Map([['disk', Buffer.from('bytes')]]))
+  const client = path.join(directory, 'client')
+  const request = {
+    vmPath: share.root,
+    mountpoint: path.join(directory, 'mnt'),
+    clientDirectory: client,
+    cacheDirectory: path.join(client, 'cache'),
+    logFile: path.join(directory, 'log'),
+    generation: null,
+    readOnly: false,
+    discard: false,
+    allowOther: false,
+    writeback: true,
+    cacheBytesMax: 2 ** 30
+  }
+  const log = pino({ level: 'silent' })
+  const open = (): Promise<OpenedVm> => openVm({ request, log, notice: () => undefined, checkpoint: () => undefined })
+  return { share, client, open }
+}
+
+test.serial('a mount that is abandoned before anything was changed leaves nothing held', async (t) => {
+  const { share, open } = makePlace(t)
+  const vm = await open()
+  t.is(readLease(share)?.released, undefined)
+  await abandon(vm)
+  await vm.release()
+  t.truthy(readLease(share)?.released)
+})
+
+test.serial(
+  'a mount that is abandoned with changes keeps the lease and the session, and goes on with both',
+  async (t) => {
+    const { share, open } = makePlace(t)
+    const vm = await open()
+    vm.session.record({
+      kind: 'size',
+      inode: vm.session.namespace.child(rootOf(vm), 'disk')?.id ?? ROOT_INODE,
+      sizeBytes: 2,
+      baseLimitBytes: 2
+    })
+    await abandon(vm)
+    await vm.release()
+    t.is(readLease(share)?.released, undefined)
+    const again = await open()
+    t.is(again.session.namespace.child(rootOf(again), 'disk')?.sizeBytes, 2)
+    again.session.destroy()
+    again.right.stop()
+    await again.release()
+  }
+)
+
+test.serial('a session that cannot be made gives the lease back', async (t) => {
+  const { share, open } = makePlace(t)
+  const real = fs.mkdirSync
+  const full = (name: fs.PathLike, options?: fs.MakeDirectoryOptions): string | undefined => {
+    if (String(name).endsWith('/regions')) throw new PosixError('ENOSPC', 'the disk is full')
+    return real(name, options)
+  }
+  fs.mkdirSync = full as typeof fs.mkdirSync // the forms of it that are called
+  try {
+    await t.throwsAsync(open(), { message: /the disk is full/ })
+  } finally {
+    fs.mkdirSync = real
+  }
+  t.truthy(readLease(share)?.released, 'others may go on')
+  const vm = await open()
+  await abandon(vm)
+  await vm.release()
+})
+
+function rootOf({ session }: OpenedVm): Parameters<OpenedVm['session']['namespace']['child']>[0] {
+  const root = session.namespace.get(ROOT_INODE)
+  if (root === undefined) throw new Error('no root')
+  return root
+}
