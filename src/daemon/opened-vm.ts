@@ -5,7 +5,7 @@ import { Cache } from '../cache/cache.js'
 import { SharePool } from '../fetch/share-pool.js'
 import type { PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
-import { type Client, openClient } from '../session/client.js'
+import { type Client, copiedNotice, openClient } from '../session/client.js'
 import { Session } from '../session/session.js'
 import type { HeldLease } from '../share/lease.js'
 import { claimVm } from './claim.js'
@@ -45,11 +45,7 @@ export interface Opening {
 export async function openVm(opening: Opening): Promise<OpenedVm> {
   const { request, notice } = opening
   const client = openClient(request.clientDirectory)
-  if (client.wasCopied) {
-    notice(
-      `${request.clientDirectory} is a copy of another client's directory: it is a new client now, and sessions in it were set aside`
-    )
-  }
+  if (client.wasCopied) notice(copiedNotice(request.clientDirectory))
   const pool = new SharePool(request.vmPath, { threads: SHARE_THREADS })
   try {
     const { vm } = await pool.run('openVm', {}, { what: `opening ${request.vmPath}` })

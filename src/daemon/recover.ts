@@ -2,7 +2,7 @@
 import { IntegrityError, IsrfsError, LeaseHeldError } from '../base/errors.js'
 import { commitSession } from '../commit/commit.js'
 import { SharePool } from '../fetch/share-pool.js'
-import { openClient } from '../session/client.js'
+import { copiedNotice, openClient } from '../session/client.js'
 import { removeSession } from '../session/identity.js'
 import { Session } from '../session/session.js'
 import type { GenerationReference } from '../share/lease.js'
@@ -112,10 +112,11 @@ async function giveBackOwnLease({ notice }: RecoverRequest, pool: SharePool, cli
 }
 
 async function withVm<Result>(
-  { vmPath, clientDirectory }: RecoverRequest,
+  { vmPath, clientDirectory, notice }: RecoverRequest,
   use: (pool: SharePool, vmId: string, clientId: string) => Promise<Result>
 ): Promise<Result> {
   const client = openClient(clientDirectory)
+  if (client.wasCopied) notice(copiedNotice(clientDirectory))
   const pool = new SharePool(vmPath, { threads: 1 })
   try {
     const { vm } = await pool.run('openVm', {}, { what: `opening ${vmPath}` })

@@ -1,13 +1,16 @@
 /**
  * Who this client is: a random id in its directory, bound to this machine and to this very directory. A copied or
  * restored directory is noticed by its device and inode, becomes a new client, and its sessions are set aside: two
- * clients must never both go on with one session.
+ * clients must never both go on with one session. Device numbers count within one boot of the machine only: btrfs,
+ * LVM and disks that are found in another order have other ones after a restart, and a session that survived a power
+ * cut must not be mistaken for a copy.
  */
 import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import { z } from 'zod'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
+import { currentBootId } from './boot.js'
 import { readIfThere, replaceFileDurably } from './durable-file.js'
 
 export interface Client {
@@ -25,8 +28,12 @@ const clientSchema = z.object({
   id: z.string().regex(/^[0-9a-f]{32}$/),
   machine: z.string().max(64),
   device: z.string(),
-  inode: z.string()
+  inode: z.string(),
+  /** boot of the machine in which it was last used; the device's number is of this boot */
+  boot: z.string().max(64).optional()
 })
+
+type Place = Pick<z.infer<typeof clientSchema>, 'machine' | 'device' | 'inode'> & { readonly boot: string }
 
 /** Opens the client directory, creating it (0700) if missing. */
 export function openClient(directory: string): Client {
@@ -39,7 +46,12 @@ export function openClient(directory: string): Client {
       })
     }
     if ((mode & 0o077n) !== 0n) fs.chmodSync(directory, 0o700)
-    return identify(directory, { machine: machineId(), device: String(dev), inode: String(ino) })
+    return identify(directory, {
+      machine: machineId(),
+      device: String(dev),
+      inode: String(ino),
+      boot: currentBootId()
+    })
   } catch (error) {
     if (error instanceof FailedError) throw error
     throw new FailedError(`cannot use the client directory ${directory}: ${messageOf(error)}`, {
@@ -49,25 +61,28 @@ export function openClient(directory: string): Client {
   }
 }
 
-function identify(directory: string, here: { machine: string; device: string; inode: string }): Client {
+function identify(directory: string, here: Place): Client {
   const file = path.join(directory, 'client.json')
   const bytes = readIfThere(file)
   const known = bytes === undefined ? undefined : parse(bytes, file)
-  if (
-    known !== undefined &&
-    known.machine === here.machine &&
-    known.device === here.device &&
-    known.inode === here.inode
-  ) {
+  if (known !== undefined && isSamePlace(known, here)) {
+    if (known.device !== here.device || known.boot !== here.boot) write(file, known.id, here)
     return { id: known.id, directory, isNew: false, wasCopied: false }
   }
   const id = randomBytes(16).toString('hex')
   if (known !== undefined) setSessionsAside(directory, known.id)
-  replaceFileDurably(
-    file,
-    Buffer.from(`${JSON.stringify({ format: 'isrfs-client', version: 1, id, ...here }, undefined, 1)}\n`)
-  )
+  write(file, id, here)
   return { id, directory, isNew: known === undefined, wasCopied: known !== undefined }
+}
+
+function isSamePlace(known: z.infer<typeof clientSchema>, here: Place): boolean {
+  const sameDevice = known.device === here.device || known.boot !== here.boot
+  return known.machine === here.machine && known.inode === here.inode && sameDevice
+}
+
+function write(file: string, id: string, here: Place): void {
+  const content = { format: 'isrfs-client', version: 1, id, ...here }
+  replaceFileDurably(file, Buffer.from(`${JSON.stringify(content, undefined, 1)}\n`))
 }
 
 function setSessionsAside(directory: string, oldId: string): void {
@@ -91,4 +106,9 @@ function parse(bytes: Buffer, file: string): z.infer<typeof clientSchema> {
 
 function machineId(): string {
   return readIfThere('/etc/machine-id')?.toString('latin1').trim() ?? 'unknown'
+}
+
+/** For whoever looks for sessions in a directory that has just become a new client. */
+export function copiedNotice(directory: string): string {
+  return `${directory} is a copy of another client's directory: it is a new client now, and sessions in it were set aside`
 }
