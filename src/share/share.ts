@@ -166,11 +166,9 @@ export class Share {
     try {
       this.#fs.renameSync(this.pathOf(temporary), this.pathOf(name))
     } catch (error) {
-      if (errnoOf(error) === 'ENOTEMPTY' || errnoOf(error) === 'EEXIST') {
-        this.removeQuietly(temporary) // somebody else has the name
-      } else if (!this.#isListed(name)) {
-        throw shareError(error, this.pathOf(name), 'rename to')
-      }
+      if (!this.#isListed(name)) throw shareError(error, this.pathOf(name), 'rename to')
+      const isLost = errnoOf(error) === 'ENOTEMPTY' || errnoOf(error) === 'EEXIST'
+      if (isLost) this.removeQuietly(temporary)
       // After any other error the temporary directory stays: the rename may have happened, or, on a soft mount, happen
       // yet. NFS clients act on directories by handle, so removing files below the old name, when it is still believed
       // to be there, would remove them from the final one.

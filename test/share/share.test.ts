@@ -1,4 +1,4 @@
-/** The share's directory with a file system that fails: final names never show unfinished bytes. */
+/** The share's directory: what is read, what is refused, and what is written exclusively. */
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
@@ -7,57 +7,11 @@ import { IntegrityError, ShareError } from '../../src/base/errors.js'
 import { sha256Hex } from '../../src/base/digest.js'
 import { nodeFileSystem } from '../../src/share/file-system.js'
 import { Share } from '../../src/share/share.js'
-import { FaultyFileSystem } from '../support/faulty-file-system.js'
+import { FaultyShare } from '../support/faulty-share.js'
 import { temporaryDirectory } from '../support/make-vm.js'
 
 const content = Buffer.alloc(100_000, 'content')
 const name = `chunks/${sha256Hex(content).slice(0, 2)}/${sha256Hex(content)}`
-
-test('every call of writing an object may fail with any error: the name shows everything or nothing, and a retry succeeds', (t) => {
-  let cases = 0
-  for (const errno of ['EIO', 'ENOSPC', 'EDQUOT', 'ESTALE', 'EROFS', 'EACCES']) {
-    for (let call = 1; ; call++) {
-      const root = temporaryDirectory('faulty')
-      const faulty = new FaultyFileSystem({ call, errno })
-      let failed = false
-      try {
-        new Share(root, faulty.calls).writeContentNamed(name, content)
-      } catch (error) {
-        failed = true
-        t.true(error instanceof ShareError, String(error))
-      }
-      const share = new Share(root)
-      const size = share.size(name)
-      t.true(size === undefined || size === content.length, `${errno} at call ${String(call)}`)
-      if (!failed) t.is(size, content.length)
-      share.writeContentNamed(name, content)
-      t.is(sha256Hex(share.read(name, 1e6)), sha256Hex(content))
-      fs.rmSync(root, { recursive: true })
-      cases++
-      if (!faulty.wasReached) break
-    }
-  }
-  t.true(cases > 50)
-})
-
-test('every call of creating a directory may fail: it is there whole or not at all', (t) => {
-  const files = new Map([
-    ['one', Buffer.from('1')],
-    ['two', Buffer.from('2')]
-  ])
-  for (let call = 1; ; call++) {
-    const root = temporaryDirectory('faulty')
-    const faulty = new FaultyFileSystem({ call, errno: 'EIO' })
-    try {
-      new Share(root, faulty.calls).createDirectory('leases/00000001', files)
-    } catch (error) {
-      t.true(error instanceof ShareError)
-    }
-    const names = new Share(root).list('leases/00000001').sort()
-    t.true(names.length === 0 || names.join() === 'one,two', `call ${String(call)}: ${names.join()}`)
-    if (!faulty.wasReached) break
-  }
-})
 
 test('a rename that reports failure after it happened is believed only after looking', (t) => {
   const root = temporaryDirectory('rename')
@@ -114,12 +68,66 @@ test('messages say what is wrong with the share', (t) => {
     ['EIO', /EIO|injected/]
   ]
   for (const [errno, message] of explained) {
-    const faulty = new FaultyFileSystem({ call: 1, errno })
-    t.throws(
-      () => {
-        new Share(temporaryDirectory('say'), faulty.calls).makeDirectory('chunks')
-      },
-      { instanceOf: ShareError, message }
-    )
+    const faulty = new FaultyShare(temporaryDirectory('say'), { call: 1, errno, only: 'mkdirSync' })
+    t.throws(() => faulty.share.makeDirectory('chunks'), { instanceOf: ShareError, message })
   }
+})
+
+test('no part of a name may be a symbolic link: nothing is read, made or removed outside of the VM', (t) => {
+  const outside = temporaryDirectory('outside')
+  fs.mkdirSync(path.join(outside, '00000001'))
+  fs.writeFileSync(path.join(outside, '00000001', 'precious'), 'precious')
+  const share = new Share(temporaryDirectory('links'))
+  fs.symlinkSync(outside, share.pathOf('leases'))
+  const link = { instanceOf: IntegrityError, message: /leases is a symbolic link/ }
+  t.throws(() => share.list('leases'), link)
+  t.throws(() => share.read('leases/00000001/precious', 100), link)
+  t.throws(() => share.readRange('leases/00000001/precious', 0, 1), link)
+  t.throws(() => share.size('leases/00000001/precious'), link)
+  t.throws(() => share.makeDirectory('leases/00000002'), link)
+  t.throws(() => share.write('leases/00000001/precious', content), link)
+  t.throws(() => share.createDirectory('leases/00000002', new Map()), link)
+  t.throws(() => share.remove('leases/00000001'), link)
+  t.throws(() => share.touch('leases/00000001/precious'), link)
+  share.removeQuietly('leases/00000001')
+  t.is(fs.readFileSync(path.join(outside, '00000001', 'precious'), 'utf8'), 'precious')
+  t.deepEqual(fs.readdirSync(outside), ['00000001'])
+  share.remove('leases')
+  t.true(fs.existsSync(path.join(outside, '00000001', 'precious')), 'removing the link removes the link')
+  fs.rmSync(share.pathOf('tmp'), { recursive: true })
+  fs.symlinkSync(outside, share.pathOf('tmp'))
+  t.throws(() => share.write('vm.json', content), { instanceOf: IntegrityError, message: /tmp is a symbolic link/ })
+  t.throws(() => share.read('../other', 1), { message: /upwards/ })
+})
+
+test('a chunk that is there whole is kept and dated anew; a damaged or cut one is written again', (t) => {
+  const share = new Share(temporaryDirectory('chunk'))
+  const longAgo = new Date('2001-02-03')
+  t.true(share.writeContentNamed(name, content))
+  fs.utimesSync(share.pathOf(name), longAgo, longAgo)
+  t.false(share.writeContentNamed(name, content))
+  t.true(fs.statSync(share.pathOf(name)).mtimeMs > Date.now() - 3_600_000)
+  fs.writeFileSync(share.pathOf(name), Buffer.alloc(content.length))
+  t.true(share.writeContentNamed(name, content), 'the same size with other bytes')
+  fs.truncateSync(share.pathOf(name), 10)
+  t.true(share.writeContentNamed(name, content), 'cut')
+  t.true(fs.readFileSync(share.pathOf(name)).equals(content))
+  const faulty = new FaultyShare(share.root, { call: 1, errno: 'EPERM', only: 'utimesSync' })
+  t.true(faulty.share.writeContentNamed(name, content), 'not to be dated by this user')
+  t.deepEqual(share.list('tmp'), [])
+})
+
+test('a file that shrinks while it is read is damaged, one that comes in pieces is not', (t) => {
+  const root = temporaryDirectory('pieces')
+  fs.writeFileSync(path.join(root, 'file'), content)
+  t.true(new FaultyShare(root, undefined, { pieceBytesMax: 999 }).share.read('file', 1e6).equals(content))
+  let calls = 0
+  const afterEachCall = (): void => {
+    if (++calls === 6) fs.truncateSync(path.join(root, 'file'), 1500)
+  }
+  const shrinking = new FaultyShare(root, undefined, { pieceBytesMax: 999, afterEachCall })
+  t.throws(() => shrinking.share.read('file', 1e6), {
+    instanceOf: IntegrityError,
+    message: /ends at byte \d+, but 100000/
+  })
 })
