@@ -159,7 +159,8 @@ export class MountLife {
     } finally {
       clearInterval(reminder)
       this.state = 'ended'
-      await this.#letGo()
+      // What became of the changes is decided: this must not be told instead.
+      await this.#letGo().catch((error: unknown) => this.#notice(`not everything was let go of: ${messageOf(error)}`))
     }
   }
 

@@ -4,15 +4,19 @@ import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import pino from 'pino'
 import { PosixError } from '../../src/base/errors.js'
+import { MountLife } from '../../src/daemon/mount-life.js'
 import { abandon, type OpenedVm, openVm } from '../../src/daemon/opened-vm.js'
+import type { MountRequest } from '../../src/daemon/request.js'
 import { ROOT_INODE } from '../../src/base/units.js'
 import { readLease } from '../../src/share/lease.js'
 import type { Share } from '../../src/share/share.js'
 import { makeVm, temporaryDirectory } from '../support/make-vm.js'
 
+const log = pino({ level: 'silent' })
+
 interface Place {
   readonly share: Share
-  readonly client: string
+  readonly request: MountRequest
   open(): Promise<OpenedVm>
 }
 
@@ -34,9 +38,8 @@ function makePlace(t: ExecutionContext): Place {
     writeback: true,
     cacheBytesMax: 2 ** 30
   }
-  const log = pino({ level: 'silent' })
   const open = (): Promise<OpenedVm> => openVm({ request, log, notice: () => undefined, checkpoint: () => undefined })
-  return { share, client, open }
+  return { share, request, open }
 }
 
 test.serial('a mount that is abandoned before anything was changed leaves nothing held', async (t) => {
@@ -87,6 +90,27 @@ test.serial('a session that cannot be made gives the lease back', async (t) => {
   const vm = await open()
   await abandon(vm)
   await vm.release()
+})
+
+test.serial('what fails when a mount lets go of its files does not hide how it ended', async (t) => {
+  const { request, open } = makePlace(t)
+  const vm = await open()
+  const transport = {
+    mount: () => Promise.resolve(),
+    ended: Promise.resolve(),
+    drained: () => Promise.resolve(),
+    close: () => Promise.resolve()
+  }
+  const letGo = async (): Promise<void> => {
+    await vm.release()
+    throw new Error('the disk is broken')
+  }
+  const life = new MountLife(request, vm, transport, log, letGo, () => false)
+  const notices: string[] = []
+  life.watch({ notice: (text) => notices.push(text), progress: () => undefined })
+  await life.mount()
+  t.deepEqual(await life.finished, { kind: 'unchanged', generation: 1 })
+  t.regex(notices.join(), /the disk is broken/)
 })
 
 function rootOf({ session }: OpenedVm): Parameters<OpenedVm['session']['namespace']['child']>[0] {
