@@ -60,7 +60,7 @@ export function makeVm(
   return { share, generation }
 }
 
-function writeFile(share: Share, content: Buffer): { map: ObjectPlace | null; dataBlocks: number } {
+export function writeFile(share: Share, content: Buffer): { map: ObjectPlace | null; dataBlocks: number } {
   const places: (BlockPlace | undefined)[] = []
   for (let start = 0; start < content.length; start += 128 * BLOCK_BYTES) {
     const builder = new ChunkBuilder()
