@@ -36,7 +36,7 @@ export interface WantedBlock {
 
 export interface FetchedBlocks {
   /** plain blocks one after another, in the order in which they were wanted */
-  readonly plain: SharedArrayBuffer
+  readonly plain: ArrayBuffer
   readonly results: readonly ({ readonly from: 'cache' | 'share' } | { readonly error: PlainError })[]
   /** encoded bytes that were read from chunks */
   readonly encodedBytes: number
@@ -81,7 +81,7 @@ export type ShareTaskOutput<Name extends ShareTaskName> = ReturnType<ShareTasks[
 
 /** Local candidates first; what is left is read from the share, neighbours in one chunk with one read. */
 function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlocks {
-  const plain = new SharedArrayBuffer(wanted.length * BLOCK_BYTES)
+  const plain = new ArrayBuffer(wanted.length * BLOCK_BYTES)
   const target = (index: number): Buffer => Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES)
   const results: ({ from: 'cache' | 'share' } | { error: PlainError })[] = []
   const missing: number[] = []
