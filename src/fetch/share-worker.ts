@@ -24,5 +24,5 @@ export default function run(task: { name: ShareTaskName; input: never }): unknow
 function withBlocksMoved(answer: { ok: unknown }): unknown {
   const { ok } = answer
   if (typeof ok !== 'object' || ok === null || !('plain' in ok) || !(ok.plain instanceof ArrayBuffer)) return answer
-  return move({ [transferableSymbol]: [ok.plain], [valueSymbol]: answer } as unknown as Parameters<typeof move>[0]) // the symbols are not in piscina's type
+  return move({ [transferableSymbol]: [ok.plain], [valueSymbol]: answer }) // the symbols are not in piscina's type
 }
