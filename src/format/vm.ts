@@ -37,7 +37,11 @@ export function newVmDescriptor(): VmDescriptor {
 }
 
 export function writeVmDescriptor(share: Share, descriptor: VmDescriptor): void {
-  share.write('vm.json', toJson(descriptor))
+  share.write('vm.json', vmDescriptorBytes(descriptor))
+}
+
+export function vmDescriptorBytes(descriptor: VmDescriptor): Buffer {
+  return toJson(descriptor)
 }
 
 /** Reads vm.json; a FailedError with a hint when there is no VM at that path. */

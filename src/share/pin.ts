@@ -13,9 +13,12 @@ export interface Pin {
 
 export function createPin(share: Share, holder: LeaseHolder, generation: number): Pin {
   const name = `pins/${holder.client}-${randomBytes(4).toString('hex')}`
-  const pin = { format: 'isrfs-pin', version: 1, holder, generation, taken: new Date().toISOString() }
-  share.createDirectory(name, new Map([['pin.json', toShareJson(pin)]]))
+  share.createDirectory(name, new Map([['pin.json', pinBytes(holder, generation, new Date().toISOString())]]))
   return { name }
+}
+
+export function pinBytes(holder: LeaseHolder, generation: number, taken: string): Buffer {
+  return toShareJson({ format: 'isrfs-pin', version: 1, holder, generation, taken })
 }
 
 export function beatPin(share: Share, pin: Pin, beats: number): void {

@@ -8,12 +8,22 @@ import { encodeBlock } from '../../src/format/block-codec.js'
 import { encodeMapPage, encodeMapRoot } from '../../src/format/block-map.js'
 import { blockPlace, ChunkBuilder, writeObjects } from '../../src/format/chunk.js'
 import { encodeManifest } from '../../src/format/manifest.js'
+import { newVmDescriptor, vmDescriptorBytes } from '../../src/format/vm.js'
+import { toShareJson } from '../../src/share/json.js'
+import { leaseBytes, releaseBytes } from '../../src/share/lease-record.js'
+import { pinBytes } from '../../src/share/pin.js'
 import { Share } from '../../src/share/share.js'
 import { fileURLToPath } from 'node:url'
 import { temporaryDirectory } from './make-vm.js'
 
 export function formatExample(): ReadonlyMap<string, string> {
   const share = new Share(temporaryDirectory('example'))
+  const descriptor = vmDescriptorBytes({
+    ...newVmDescriptor(),
+    vm: '00112233445566778899aabbccddeeff',
+    nonce: '102132435465768798a9bacbdcedfe0f',
+    created: '2026-11-23T00:00:00.000Z'
+  })
   const plain = Buffer.alloc(BLOCK_BYTES)
   plain.write('hello')
   const block = encodeBlock(plain)
@@ -58,15 +68,34 @@ export function formatExample(): ReadonlyMap<string, string> {
       }
     ]
   })
+  const holder = {
+    client: '0123456789abcdef0123456789abcdef',
+    host: 'box',
+    user: 'joe',
+    pid: 4711,
+    boot: '5e0b7a52-7a33-4c0e-9f0d-0a1b2c3d4e5f',
+    mountpoint: '/mnt/testvm'
+  }
+  const time = '2026-11-23T00:01:00.000Z'
+  const newest = { number: 1, digest: sha256Hex(manifest) }
   return new Map([
+    ['vm.json', json(descriptor)],
     ['block digest', place.digest.toString('hex')],
     ['chunk', dump(block.bytes)],
     ['chunk name', chunk],
     ['map page', dump(page)],
     ['map root', dump(root)],
-    ['manifest', manifest.toString('utf8').trimEnd()],
-    ['manifest digest', sha256Hex(manifest)]
+    ['manifest', json(manifest)],
+    ['manifest digest', sha256Hex(manifest)],
+    ['lease.json', json(leaseBytes({ number: 2, token: '0f'.repeat(16), taken: time, holder, generation: newest }))],
+    ['beat.json', json(toShareJson({ count: 3, time }))],
+    ['released.json', json(releaseBytes({ time, by: 'holder', who: '', generation: newest }))],
+    ['pin.json', json(pinBytes(holder, 1, time))]
   ])
+}
+
+function json(bytes: Buffer): string {
+  return bytes.toString('utf8').trimEnd()
 }
 
 function dump(bytes: Buffer): string {

@@ -13,6 +13,7 @@ import { type VmDescriptor, writeVmDescriptor } from '../../src/format/vm.js'
 import { sha256Hex } from '../../src/base/digest.js'
 import { leaseBytes, releaseBytes } from '../../src/share/lease-record.js'
 import { toShareJson } from '../../src/share/json.js'
+import { pinBytes } from '../../src/share/pin.js'
 import { Share } from '../../src/share/share.js'
 import { writeFile } from './make-vm.js'
 import { Random } from './random.js'
@@ -138,8 +139,7 @@ function makeLeaseAndPin(share: Share, generation: { number: number; digest: str
   share.createDirectory('leases/00000001', new Map([['lease.json', leaseBytes(lease)]]))
   share.write('leases/00000001/beat.json', toShareJson({ count: 3, time }))
   share.write('leases/00000001/released.json', releaseBytes({ time, by: 'holder', who: '', generation }))
-  const pin = { format: 'isrfs-pin', version: 1, holder, generation: 1, taken: time }
-  share.createDirectory('pins/c0c0c0c0c0c0c0c0-00112233', new Map([['pin.json', toShareJson(pin)]]))
+  share.createDirectory('pins/c0c0c0c0c0c0c0c0-00112233', new Map([['pin.json', pinBytes(holder, 1, time)]]))
 }
 
 const [, script, destination] = process.argv
