@@ -138,12 +138,19 @@ function withoutSending(
 
 const EMPTY = Buffer.alloc(0)
 
-/** Whether an earlier try's chunk can be reused. It is re-dated, so that prune's grace period starts anew. */
+/**
+ * Whether an earlier try's chunk can be reused. It is re-dated, so that prune's grace period starts anew; one that
+ * cannot be looked at or re-dated (it belongs to somebody else) is not reused, and its blocks are sent again.
+ */
 function stillThere(share: Share, place: BlockPlace): boolean {
   const name = chunkName(place.chunk)
-  if ((share.size(name) ?? 0) < place.offset + place.storedBytes) return false
-  share.touch(name)
-  return true
+  try {
+    if ((share.size(name) ?? 0) < place.offset + place.storedBytes) return false
+    share.touch(name)
+    return true
+  } catch {
+    return false
+  }
 }
 
 function present(result: BlockResult | undefined): BlockResult {

@@ -1,6 +1,7 @@
 /** Everything that one mount owns below the file system: opened in the order in which it can fail, closed backwards. */
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
+import { IntegrityError } from '../base/errors.js'
 import { Cache } from '../cache/cache.js'
 import { SharePool } from '../fetch/share-pool.js'
 import type { PublishedGeneration } from '../format/generations.js'
@@ -142,6 +143,11 @@ interface NewSession {
 }
 
 function newSession(directory: string, { vmId, client, base, held, discard }: NewSession): Session {
+  if (base.manifest.vm !== vmId) {
+    throw new IntegrityError(`generation ${String(base.number)} belongs to VM ${base.manifest.vm}, not to this one`, {
+      hint: 'directories of two VMs on the share were mixed up: restore them from a backup'
+    })
+  }
   const identity = {
     sessionId: randomBytes(16).toString('hex'),
     vmId,

@@ -10,6 +10,7 @@ import { commitTasks } from '../../src/commit/commit-tasks.js'
 import { assembleUnit, type BlockResult, type BlockSource, encodeUnit } from '../../src/commit/encode.js'
 import { chunkName } from '../../src/format/chunk.js'
 import type { BlockPlace } from '../../src/format/place.js'
+import { nodeFileSystem } from '../../src/share/file-system.js'
 import { Share } from '../../src/share/share.js'
 import { temporaryDirectory } from '../support/make-vm.js'
 
@@ -235,4 +236,23 @@ test('map objects come back as they were written, from the local file when it is
   const right = bed.file('right', objects[0]!)
   for (const { chunk } of places) fs.rmSync(bed.share.pathOf(chunkName(chunk)), { force: true })
   t.deepEqual(Buffer.from(commitTasks.mapObject(bed.share, { place: places[0]!, candidate: right })), objects[0])
+})
+
+test('a known chunk that cannot be re-dated does not stop the commit: its blocks are sent again', (t) => {
+  const root = temporaryDirectory('known')
+  const bytes = randomBytes(BLOCK_BYTES)
+  const file = path.join(root, 'file')
+  fs.mkdirSync(path.join(root, 'vm'))
+  fs.writeFileSync(file, bytes)
+  const blocks: BlockSource[] = [{ kind: 'file', parts: [{ path: file, offset: 0, lengthBytes: BLOCK_BYTES }] }]
+  const [first] = encodeUnit(new Share(path.join(root, 'vm')), { blocks }).results
+  if (first?.state !== 'placed') throw new Error('not placed')
+  const notOurs = new Share(path.join(root, 'vm'), {
+    ...nodeFileSystem,
+    utimesSync: () => {
+      throw Object.assign(new Error('not the owner'), { code: 'EPERM' })
+    }
+  })
+  const [again] = encodeUnit(notOurs, { blocks, known: [[first.place.digest.toString('hex'), first.place]] }).results
+  t.is(again?.state, 'placed')
 })

@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import pino from 'pino'
-import { PosixError } from '../../src/base/errors.js'
+import { IntegrityError, PosixError } from '../../src/base/errors.js'
 import { MountLife } from '../../src/daemon/mount-life.js'
 import { abandon, type OpenedVm, openVm } from '../../src/daemon/opened-vm.js'
 import type { MountRequest } from '../../src/daemon/request.js'
@@ -118,3 +118,11 @@ function rootOf({ session }: OpenedVm): Parameters<OpenedVm['session']['namespac
   if (root === undefined) throw new Error('no root')
   return root
 }
+
+test.serial('a generation of another VM is not mounted, and the lease is given back', async (t) => {
+  const { share, open } = makePlace(t)
+  const other = JSON.parse(fs.readFileSync(share.pathOf('vm.json'), 'utf8')) as { vm: string }
+  fs.writeFileSync(share.pathOf('vm.json'), JSON.stringify({ ...other, vm: 'ff'.repeat(16) }))
+  await t.throwsAsync(open(), { instanceOf: IntegrityError, message: /belongs to VM/ })
+  t.truthy(readLease(share)?.released)
+})

@@ -12,9 +12,15 @@ import type { BlockPlace, ObjectPlace } from '../../src/format/place.js'
 import { newVmDescriptor, writeVmDescriptor } from '../../src/format/vm.js'
 import { Share } from '../../src/share/share.js'
 
+/** Removed when the test process ends. */
 export function temporaryDirectory(name: string): string {
-  return fs.mkdtempSync(path.join(os.tmpdir(), `isrfs-${name}-`))
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), `isrfs-${name}-`))
+  process.once('exit', () => {
+    fs.rmSync(directory, { recursive: true, force: true })
+  })
+  return directory
 }
+process.setMaxListeners(0) // one for each temporary directory
 
 /** Generation 1 with these files in the root directory, as inodes 2, 3, ... in the order of the map. */
 export function makeVm(
