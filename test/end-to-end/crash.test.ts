@@ -15,61 +15,64 @@ test.beforeEach((t) => {
 })
 test.afterEach.always((t) => t.context.bed.destroy())
 
-test('killed in the middle of writes: synced pages are there, others are old or new, and the next mount goes on', async (t) => {
-  const { bed, random } = t.context
-  const source = bed.makeDirectory('source')
-  const old = random.bytes(6 * 2 ** 20)
-  fs.writeFileSync(path.join(source, 'disk'), old)
-  await bed.mustIsrfs('a', 'import', source, bed.vm())
-  let expected = old
-  for (let round = 0; round < 3; round++) {
-    const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
-    const before = fs.readFileSync(path.join(mountpoint, 'disk'))
-    t.true(before.equals(expected), `round ${String(round)}: the session was recovered`)
-    const synced = Buffer.from(before)
-    const written = new Map<number, Buffer[]>()
-    const fd = fs.openSync(path.join(mountpoint, 'disk'), 'r+')
-    const pages = before.length / PAGE
-    for (let count = 0; count < 60; count++) {
-      const page = random.below(pages / 2)
-      const bytes = random.bytes(PAGE)
-      fs.writeSync(fd, bytes, 0, PAGE, page * PAGE)
-      bytes.copy(synced, page * PAGE)
+test.serial(
+  'killed in the middle of writes: synced pages are there, others are old or new, and the next mount goes on',
+  async (t) => {
+    const { bed, random } = t.context
+    const source = bed.makeDirectory('source')
+    const old = random.bytes(6 * 2 ** 20)
+    fs.writeFileSync(path.join(source, 'disk'), old)
+    await bed.mustIsrfs('a', 'import', source, bed.vm())
+    let expected = old
+    for (let round = 0; round < 3; round++) {
+      const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+      const before = fs.readFileSync(path.join(mountpoint, 'disk'))
+      t.true(before.equals(expected), `round ${String(round)}: the session was recovered`)
+      const synced = Buffer.from(before)
+      const written = new Map<number, Buffer[]>()
+      const fd = fs.openSync(path.join(mountpoint, 'disk'), 'r+')
+      const pages = before.length / PAGE
+      for (let count = 0; count < 60; count++) {
+        const page = random.below(pages / 2)
+        const bytes = random.bytes(PAGE)
+        fs.writeSync(fd, bytes, 0, PAGE, page * PAGE)
+        bytes.copy(synced, page * PAGE)
+      }
+      fs.fsyncSync(fd)
+      for (let count = 0; count < 60; count++) {
+        const page = pages / 2 + random.below(pages / 2)
+        const bytes = random.bytes(PAGE)
+        fs.writeSync(fd, bytes, 0, PAGE, page * PAGE)
+        written.set(page, [...(written.get(page) ?? []), bytes])
+      }
+      fs.mkdirSync(path.join(mountpoint, `round-${String(round)}`))
+      await bed.killDaemon('a', mountpoint)
+      try {
+        fs.closeSync(fd)
+      } catch {
+        // the mount is dead
+      }
+      const again = await bed.isrfs('a', 'mount', bed.vm(), mountpoint)
+      t.is(again.code, 0, again.stderr)
+      t.regex(again.stderr, /left-over session|left behind|recovered/i)
+      const after = fs.readFileSync(path.join(mountpoint, 'disk'))
+      for (let page = 0; page < pages; page++) {
+        const range = [page * PAGE, (page + 1) * PAGE] as const
+        const now = after.subarray(...range)
+        const allowed = [synced.subarray(...range), ...(written.get(page) ?? [])]
+        if (!allowed.some((bytes) => bytes.equals(now))) t.fail(`page ${String(page)} is neither old nor new`)
+      }
+      t.true(fs.existsSync(path.join(mountpoint, `round-${String(round)}`)), 'a name that was answered is there')
+      expected = after
+      await bed.unmount('a', mountpoint)
     }
-    fs.fsyncSync(fd)
-    for (let count = 0; count < 60; count++) {
-      const page = pages / 2 + random.below(pages / 2)
-      const bytes = random.bytes(PAGE)
-      fs.writeSync(fd, bytes, 0, PAGE, page * PAGE)
-      written.set(page, [...(written.get(page) ?? []), bytes])
-    }
-    fs.mkdirSync(path.join(mountpoint, `round-${String(round)}`))
-    await bed.killDaemon('a', mountpoint)
-    try {
-      fs.closeSync(fd)
-    } catch {
-      // the mount is dead
-    }
-    const again = await bed.isrfs('a', 'mount', bed.vm(), mountpoint)
-    t.is(again.code, 0, again.stderr)
-    t.regex(again.stderr, /left-over session|left behind|recovered/i)
-    const after = fs.readFileSync(path.join(mountpoint, 'disk'))
-    for (let page = 0; page < pages; page++) {
-      const range = [page * PAGE, (page + 1) * PAGE] as const
-      const now = after.subarray(...range)
-      const allowed = [synced.subarray(...range), ...(written.get(page) ?? [])]
-      if (!allowed.some((bytes) => bytes.equals(now))) t.fail(`page ${String(page)} is neither old nor new`)
-    }
-    t.true(fs.existsSync(path.join(mountpoint, `round-${String(round)}`)), 'a name that was answered is there')
-    expected = after
-    await bed.unmount('a', mountpoint)
+    const elsewhere = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only')
+    t.true(fs.readFileSync(path.join(elsewhere, 'disk')).equals(expected), 'what was recovered was committed')
+    await bed.unmount('b', elsewhere)
   }
-  const elsewhere = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only')
-  t.true(fs.readFileSync(path.join(elsewhere, 'disk')).equals(expected), 'what was recovered was committed')
-  await bed.unmount('b', elsewhere)
-})
+)
 
-test('recover publishes a left-over session without mounting; --discard drops it', async (t) => {
+test.serial('recover publishes a left-over session without mounting; --discard drops it', async (t) => {
   const { bed } = t.context
   const source = bed.makeDirectory('source')
   fs.writeFileSync(path.join(source, 'file'), 'first')
@@ -99,7 +102,7 @@ test('recover publishes a left-over session without mounting; --discard drops it
   await bed.unmount('b', mountpoint)
 })
 
-test('SIGTERM, and an unmount from outside, end in the same commit', async (t) => {
+test.serial('SIGTERM, and an unmount from outside, end in the same commit', async (t) => {
   const { bed } = t.context
   const source = bed.makeDirectory('source')
   fs.writeFileSync(path.join(source, 'file'), 'first')
@@ -121,7 +124,7 @@ test('SIGTERM, and an unmount from outside, end in the same commit', async (t) =
   }
 })
 
-test('a busy mount is not unmounted: exit 6 names the process, and nothing is lost', async (t) => {
+test.serial('a busy mount is not unmounted: exit 6 names the process, and nothing is lost', async (t) => {
   const { bed } = t.context
   const source = bed.makeDirectory('source')
   fs.writeFileSync(path.join(source, 'file'), 'first')
@@ -138,7 +141,7 @@ test('a busy mount is not unmounted: exit 6 names the process, and nothing is lo
   t.is(fs.readFileSync(bed.path('exported', 'file'), 'utf8'), 'SECOND')
 })
 
-test('a damaged chunk is EIO for its blocks and leaves the others readable', async (t) => {
+test.serial('a damaged chunk is EIO for its blocks and leaves the others readable', async (t) => {
   const { bed, random } = t.context
   const source = bed.makeDirectory('source')
   const disk = random.bytes(20 * 2 ** 20)

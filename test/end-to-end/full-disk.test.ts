@@ -22,49 +22,52 @@ test.afterEach.always(async (t) => {
   await bed.destroy()
 })
 
-test('a full client disk refuses new files and growth early, keeps what was accepted, serves reads, and can be suspended', async (t) => {
-  const { bed } = t.context
-  const random = new Random()
-  t.log(`seed ${String(random.seed)}`)
-  const source = bed.makeDirectory('source')
-  const disk = random.bytes(120 * MIB)
-  fs.writeFileSync(path.join(source, 'disk'), disk)
-  await bed.mustIsrfs('other', 'import', source, bed.vm())
-  const mountpoint = await bed.mount('small', bed.vm(), 'mnt')
+test.serial(
+  'a full client disk refuses new files and growth early, keeps what was accepted, serves reads, and can be suspended',
+  async (t) => {
+    const { bed } = t.context
+    const random = new Random()
+    t.log(`seed ${String(random.seed)}`)
+    const source = bed.makeDirectory('source')
+    const disk = random.bytes(120 * MIB)
+    fs.writeFileSync(path.join(source, 'disk'), disk)
+    await bed.mustIsrfs('other', 'import', source, bed.vm())
+    const mountpoint = await bed.mount('small', bed.vm(), 'mnt')
 
-  // reading more than fits: cached regions make room for each other, every byte is right
-  t.true(fs.readFileSync(path.join(mountpoint, 'disk')).equals(disk))
+    // reading more than fits: cached regions make room for each other, every byte is right
+    t.true(fs.readFileSync(path.join(mountpoint, 'disk')).equals(disk))
 
-  // writing until the disk is full: an error at open, write or fsync; whatever was synced before stays
-  const accepted = new Map<string, Buffer>()
-  let refused: string | undefined
-  for (let count = 0; count < 400 && refused === undefined; count++) {
-    const name = path.join(mountpoint, `file-${String(count)}`)
-    const content = random.bytes(MIB)
-    try {
-      const fd = fs.openSync(name, 'w')
+    // writing until the disk is full: an error at open, write or fsync; whatever was synced before stays
+    const accepted = new Map<string, Buffer>()
+    let refused: string | undefined
+    for (let count = 0; count < 400 && refused === undefined; count++) {
+      const name = path.join(mountpoint, `file-${String(count)}`)
+      const content = random.bytes(MIB)
       try {
-        fs.writeSync(fd, content)
-        fs.fsyncSync(fd)
-      } finally {
-        fs.closeSync(fd)
+        const fd = fs.openSync(name, 'w')
+        try {
+          fs.writeSync(fd, content)
+          fs.fsyncSync(fd)
+        } finally {
+          fs.closeSync(fd)
+        }
+        accepted.set(name, content)
+      } catch (error) {
+        refused = (error as NodeJS.ErrnoException).code
       }
-      accepted.set(name, content)
-    } catch (error) {
-      refused = (error as NodeJS.ErrnoException).code
     }
+    t.is(refused, 'ENOSPC')
+    t.true(accepted.size > 20, `${String(accepted.size)} files`)
+    for (const [name, content] of accepted) t.true(fs.readFileSync(name).equals(content), name)
+    t.true(fs.readFileSync(path.join(mountpoint, 'disk')).equals(disk), 'reads go on without room to cache')
+    fs.rmSync(path.join(mountpoint, 'file-0'))
+    const unmounted = await bed.isrfs('small', 'unmount', mountpoint)
+    t.is(unmounted.code, 0, unmounted.stderr)
+    const elsewhere = await bed.mount('other', bed.vm(), 'mnt-b', '--read-only')
+    for (const [name, content] of accepted) {
+      if (path.basename(name) === 'file-0') continue
+      t.true(fs.readFileSync(path.join(elsewhere, path.basename(name))).equals(content))
+    }
+    await bed.unmount('other', elsewhere)
   }
-  t.is(refused, 'ENOSPC')
-  t.true(accepted.size > 20, `${String(accepted.size)} files`)
-  for (const [name, content] of accepted) t.true(fs.readFileSync(name).equals(content), name)
-  t.true(fs.readFileSync(path.join(mountpoint, 'disk')).equals(disk), 'reads go on without room to cache')
-  fs.rmSync(path.join(mountpoint, 'file-0'))
-  const unmounted = await bed.isrfs('small', 'unmount', mountpoint)
-  t.is(unmounted.code, 0, unmounted.stderr)
-  const elsewhere = await bed.mount('other', bed.vm(), 'mnt-b', '--read-only')
-  for (const [name, content] of accepted) {
-    if (path.basename(name) === 'file-0') continue
-    t.true(fs.readFileSync(path.join(elsewhere, path.basename(name))).equals(content))
-  }
-  await bed.unmount('other', elsewhere)
-})
+)
