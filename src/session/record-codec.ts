@@ -9,8 +9,7 @@
  *     punch   6, u64 inode, u64 first page, u64 page count
  *     pages   7, u64 inode, u32 region, u16 first page, u16 page count, u32 crc32 for each page
  *
- * Decoding checks that a field can be what it says; whether the record fits the namespace is checked by
- * namespace-check.ts.
+ * Decoding checks that a field can be what it says; whether the record fits the namespace is asserted when it is applied.
  */
 import { type InodeId, PAGES_PER_REGION, toInodeId } from '../base/units.js'
 import { type ByteReader, type ByteWriter, DamageError } from './bytes.js'

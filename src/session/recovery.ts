@@ -5,7 +5,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
-import { IntegrityError, messageOf } from '../base/errors.js'
+import { errnoOf, FailedError, IsrfsError, messageOf } from '../base/errors.js'
 import { type InodeId, PAGE_BYTES } from '../base/units.js'
 import { ByteReader, DamageError } from './bytes.js'
 import { namesIn } from './durable-file.js'
@@ -34,6 +34,8 @@ export interface Recovered {
   readonly records: number
   readonly cutBytes: number
   readonly droppedPages: number
+  /** files with page records that no barrier covers -> sequence of the last of them */
+  readonly uncovered: ReadonlyMap<InodeId, number>
 }
 
 export function snapshotName(number: number): string {
@@ -51,6 +53,9 @@ export function recoverState(options: {
   const snapshot = newestSnapshot(directory)
   const namespace = new Namespace(snapshot === undefined ? base : readSnapshot(directory, snapshot, salt, base))
   const numbers = journalNumbers(directory).filter((number) => number >= (snapshot ?? 0))
+  // The journal that goes on from the base or from the snapshot is durable before either counts.
+  const first = snapshot ?? 0
+  if (numbers[0] !== first) throw damage(path.join(directory, journalName(first)), 'it is missing')
   const contents = new Map<number, JournalContent>()
   let position: JournalPosition | undefined
   let cutBytes = 0
@@ -63,28 +68,27 @@ export function recoverState(options: {
     position = content.position
     cutBytes += content.bytes.length - content.endBytes
     if (content.endBytes > 0) last = { number, bytes: content.endBytes }
+    else if (number === first) throw damage(path.join(directory, journalName(first)), 'it does not begin as a journal')
   }
-  if (snapshot === undefined && numbers.length > 0 && numbers[0] !== 0)
-    throw damage(directory, 'its first journal is missing')
   const barriers = readBarriers(contents)
   let records = 0
   let droppedPages = 0
+  const uncovered = new Map<InodeId, number>()
   for (const [number, content] of contents) {
     for (const frame of content.frames) {
       if (frame.kind !== FRAME_KINDS.change) continue
       try {
         for (const record of recordsOf(content.bytes, frame)) {
-          const kept =
-            options.powerCut && record.kind === 'pages' && !barriers.cover(record.inode, frame.sequence)
-              ? keepWrittenPages(record, options.regionPath)
-              : [record]
+          const isUncovered = record.kind === 'pages' && !barriers.cover(record.inode, frame.sequence)
+          if (isUncovered) uncovered.set(record.inode, frame.sequence)
+          const kept = options.powerCut && isUncovered ? keepWrittenPages(record, options.regionPath) : [record]
           if (kept[0] !== record)
             droppedPages += (record.kind === 'pages' ? record.checksums.length : 0) - pagesIn(kept)
           for (const part of kept) namespace.apply(part)
           records++
         }
       } catch (error) {
-        if (error instanceof IntegrityError) throw error
+        if (error instanceof IsrfsError) throw error
         throw damage(
           path.join(directory, journalName(number)),
           `change ${String(frame.sequence)} does not fit: ${messageOf(error)}`
@@ -95,11 +99,12 @@ export function recoverState(options: {
   return {
     namespace,
     last,
-    nextNumber: Math.max(snapshot ?? 0, ...numbers, -1) + 1,
+    nextNumber: Math.max(first, ...numbers) + 1,
     position: position ?? { sequence: 0, checksum: 0 },
     records,
     cutBytes,
-    droppedPages
+    droppedPages,
+    uncovered
   }
 }
 
@@ -145,9 +150,10 @@ type PagesRecord = Extract<ChangeRecord, { kind: 'pages' }>
 /** The record's pages whose bytes are on the disk, as records of one page each. */
 function keepWrittenPages(record: PagesRecord, regionPath: (inode: InodeId, region: number) => string): PagesRecord[] {
   const kept: PagesRecord[] = []
+  const file = regionPath(record.inode, record.region)
   let descriptor: number | undefined
   try {
-    descriptor = fs.openSync(regionPath(record.inode, record.region), 'r')
+    descriptor = fs.openSync(file, 'r')
     const page = Buffer.alloc(PAGE_BYTES)
     for (const [index, checksum] of record.checksums.entries()) {
       const firstPage = record.firstPage + index
@@ -155,8 +161,12 @@ function keepWrittenPages(record: PagesRecord, regionPath: (inode: InodeId, regi
       if (count === PAGE_BYTES && crc32(page) === checksum)
         kept.push({ ...record, firstPage, checksums: Uint32Array.of(checksum) })
     }
-  } catch {
-    return [] // no region file: none of its pages has reached the disk
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [] // none of its pages has reached the disk
+    throw new FailedError(`cannot read the session's ${file}: ${messageOf(error)}`, {
+      hint: 'nothing was changed; mend the cause (a broken disk, too many open files?), then try again',
+      cause: error
+    })
   } finally {
     if (descriptor !== undefined) fs.closeSync(descriptor)
   }

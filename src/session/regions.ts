@@ -40,13 +40,18 @@ export class Regions {
     return path.join(this.directory, `${String(inode)}-${String(region)}`)
   }
 
+  /** The region file may have bytes that are not on the disk, and its name may not be there either. */
+  distrust(inode: InodeId, region: number): void {
+    if (!fs.existsSync(this.pathOf(inode, region))) return // it had holes only, or reading it will say what is wrong
+    this.#mark(inode, region)
+    this.#namesChanged = true
+  }
+
   write(inode: InodeId, region: number, bytes: Uint8Array, offset: number, length: number, position: number): void {
-    let regions = this.#unsynced.get(inode)
-    if (regions === undefined) this.#unsynced.set(inode, (regions = new Set()))
-    regions.add(region)
+    this.#mark(inode, region)
     this.unsyncedBytes += length
     try {
-      writeFully(this.#disk, this.#descriptor(inode, region), bytes, offset, length, position)
+      writeFully(this.#disk, this.#descriptor(inode, region, true), bytes, offset, length, position)
     } catch (error) {
       throw diskError(error, 'cannot write to the session')
     }
@@ -54,7 +59,7 @@ export class Regions {
 
   read(inode: InodeId, region: number, into: Uint8Array, position: number): void {
     try {
-      const descriptor = this.#descriptor(inode, region)
+      const descriptor = this.#descriptor(inode, region, false)
       let done = 0
       while (done < into.length) {
         const count = fs.readSync(descriptor, into, done, into.length - done, position + done)
@@ -92,6 +97,12 @@ export class Regions {
       if (key.startsWith(`${String(inode)}-`)) this.#descriptors.delete(key)
   }
 
+  #mark(inode: InodeId, region: number): void {
+    const regions = this.#unsynced.get(inode)
+    if (regions === undefined) this.#unsynced.set(inode, new Set([region]))
+    else regions.add(region)
+  }
+
   close(): void {
     this.#descriptors.clear()
   }
@@ -105,6 +116,7 @@ export class Regions {
         handle = await fs.promises.open(this.pathOf(inode, region), 'r+')
         await this.#disk.datasync(handle.fd)
       } catch (error) {
+        if (!this.#syncs.has(inode)) return // dropped meanwhile: the file is gone on purpose
         this.#failed.set(inode, diskError(error, 'bytes of this file could not be made durable'))
       } finally {
         await handle?.close()
@@ -127,19 +139,19 @@ export class Regions {
     }
   }
 
-  #descriptor(inode: InodeId, region: number): number {
+  /** Reading makes no file: a valid page without one is lost, and zeros would hide it. */
+  #descriptor(inode: InodeId, region: number, create: boolean): number {
     const key = `${String(inode)}-${String(region)}`
-    let descriptor = this.#descriptors.get(key)
-    if (descriptor === undefined) {
-      const file = this.pathOf(inode, region)
-      const flags = fs.constants.O_RDWR | fs.constants.O_NOFOLLOW
-      if (fs.existsSync(file)) descriptor = fs.openSync(file, flags)
-      else {
-        descriptor = fs.openSync(file, flags | fs.constants.O_CREAT, 0o600)
-        fs.ftruncateSync(descriptor, REGION_BYTES) // sparse: a page whose bytes were lost reads as zeros, not as an end
-        this.#namesChanged = true
-      }
-      this.#descriptors.set(key, descriptor)
+    const known = this.#descriptors.get(key)
+    if (known !== undefined) return known
+    const file = this.pathOf(inode, region)
+    const flags = fs.constants.O_RDWR | fs.constants.O_NOFOLLOW
+    const isNew = create && !fs.existsSync(file)
+    const descriptor = fs.openSync(file, isNew ? flags | fs.constants.O_CREAT : flags, 0o600)
+    this.#descriptors.set(key, descriptor)
+    if (isNew) {
+      this.#namesChanged = true
+      fs.ftruncateSync(descriptor, REGION_BYTES) // sparse
     }
     return descriptor
   }

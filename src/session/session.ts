@@ -19,7 +19,7 @@ import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import { getBit } from '../base/bits.js'
 import { FailedError, type PosixError } from '../base/errors.js'
-import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE } from '../base/units.js'
+import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE, toInodeId } from '../base/units.js'
 import { currentBootId } from './boot.js'
 import { ByteWriter } from './bytes.js'
 import { type Disk, diskError, realDisk } from './disk.js'
@@ -74,6 +74,10 @@ export class Session {
   #namesChanged = true
   /** frames up to it are on the disk */
   #durableSequence = 0
+  /** files with page records that no durable barrier covers yet -> sequence of the last of them */
+  readonly #uncovered = new Map<InodeId, number>()
+  /** journals that a snapshot has replaced; a sync under way may still hold their descriptors */
+  #retiredJournals: Journal[] = []
   #snapshot: Promise<void> | undefined
   #removable: { inode: InodeId; sequence: number }[] = []
   #failure: PosixError | undefined
@@ -83,6 +87,7 @@ export class Session {
   static create(directory: string, identity: SessionIdentity, base: BaseImage, options: SessionOptions = {}): Session {
     if (readSessionFile(directory) !== undefined) throw new FailedError(`there is a session in ${directory} already`)
     fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
+    syncDirectory(path.dirname(directory))
     removeSession(directory) // what a crash in an earlier create or removal has left
     fs.mkdirSync(path.join(directory, 'regions'), { mode: 0o700 })
     const salt = randomBytes(4).readUInt32LE()
@@ -132,6 +137,7 @@ export class Session {
     if (powerCut) writeSessionFile(directory, opened)
     const { records, cutBytes, droppedPages } = recovered
     const session = new Session(directory, opened, journal, recovered, { records, cutBytes, droppedPages }, options)
+    if (!powerCut) session.#distrustDisk(recovered)
     session.#tidy()
     return session
   }
@@ -174,6 +180,27 @@ export class Session {
   write(inode: Inode, bytes: Uint8Array, offset: number): void {
     this.#requireUsable()
     const end = offset + bytes.length
+    const grows = end > inode.sizeBytes
+    let records: number
+    try {
+      records = this.#writePages(inode, bytes, offset)
+      if (grows) encodeSize(this.#writer, inode.id, end, inode.baseLimitBytes)
+      if (!grows && records === 0) return // pages that were valid: only their bytes changed
+      this.#append(FRAME_KINDS.change, grows ? records + 1 : records)
+    } catch (error) {
+      this.#zeroTail(inode.id) // invariant 5: some bytes may lie past the end that stays
+      throw error
+    }
+    if (records > 0) this.#uncovered.set(inode.id, this.#journal.position.sequence)
+    this.namespace.markPages(inode, offset, end)
+    if (grows)
+      this.namespace.apply({ kind: 'size', inode: inode.id, sizeBytes: end, baseLimitBytes: inode.baseLimitBytes })
+    this.#snapshotIfLong()
+  }
+
+  /** Puts the bytes into the region files and begins the frame that makes new pages valid. Returns its records. */
+  #writePages(inode: Inode, bytes: Uint8Array, offset: number): number {
+    const end = offset + bytes.length
     beginFrame(this.#writer)
     let records = 0
     for (let at = offset; at < end;) {
@@ -187,15 +214,7 @@ export class Session {
       records += this.#encodeNewPages(inode, bytes, offset, at, stop)
       at = stop
     }
-    const grows = end > inode.sizeBytes
-    if (grows) encodeSize(this.#writer, inode.id, end, inode.baseLimitBytes)
-    if (grows) records++
-    if (records === 0) return // pages that were valid: only their bytes changed
-    this.#append(FRAME_KINDS.change, records)
-    this.namespace.markPages(inode, offset, end)
-    if (grows)
-      this.namespace.apply({ kind: 'size', inode: inode.id, sizeBytes: end, baseLimitBytes: inode.baseLimitBytes })
-    this.#snapshotIfLong()
+    return records
   }
 
   /** Reads bytes of valid pages within one region, from a byte offset of the file. */
@@ -203,19 +222,34 @@ export class Session {
     this.#regions.read(inode.id, Math.floor(offset / REGION_BYTES), into, offset % REGION_BYTES)
   }
 
-  /** Resolves when everything that was changed in this file (or in all) before the call is durable. */
+  /**
+   * Resolves when everything that was changed in this file (or in all) before the call is durable. A journal that is
+   * durable is not enough: another file's sync may have made it so, and without a barrier of its own this file's pages
+   * count after a power cut only with the bytes that they had when they became valid.
+   */
   async sync(inode?: Inode): Promise<void> {
     this.#requireUsable()
     const through = this.#journal.position.sequence
+    const wantsBarrier = inode === undefined ? this.#uncovered.size > 0 : this.#uncovered.has(inode.id)
     if (inode === undefined) await this.#regions.syncAll()
     else await this.#regions.sync(inode.id)
-    if (through > this.#durableSequence) {
-      beginFrame(this.#writer)
-      const at = this.#writer.reserve(16)
-      this.#writer.bytes.writeBigUInt64LE(BigInt(inode?.id ?? 0), at)
-      this.#writer.bytes.writeBigUInt64LE(BigInt(through), at + 8)
-      this.#append(FRAME_KINDS.barrier, 0)
-      await this.#journalSync.run()
+    if (wantsBarrier) this.#appendBarrier(inode?.id, through)
+    if (wantsBarrier || through > this.#durableSequence) await this.#journalSync.run()
+    if (wantsBarrier) this.#cover(inode?.id, through)
+  }
+
+  #appendBarrier(inode: InodeId | undefined, through: number): void {
+    beginFrame(this.#writer)
+    const at = this.#writer.reserve(16)
+    this.#writer.bytes.writeBigUInt64LE(BigInt(inode ?? 0), at)
+    this.#writer.bytes.writeBigUInt64LE(BigInt(through), at + 8)
+    this.#append(FRAME_KINDS.barrier, 0)
+  }
+
+  /** A durable barrier vouches for the pages of one file (or of all) up to a sequence. */
+  #cover(inode: InodeId | undefined, through: number): void {
+    for (const id of inode === undefined ? [...this.#uncovered.keys()] : [inode]) {
+      if ((this.#uncovered.get(id) ?? Infinity) <= through) this.#uncovered.delete(id)
     }
   }
 
@@ -234,9 +268,17 @@ export class Session {
     try {
       await this.#snapshot
       await this.sync()
+      await this.#noteEnd()
     } finally {
       this.#release()
     }
+  }
+
+  /** A frame that knows all before it to be durable: damage of the last of them is then not taken for a torn tail. */
+  async #noteEnd(): Promise<void> {
+    beginFrame(this.#writer)
+    this.#append(FRAME_KINDS.note, 0)
+    await this.#journalSync.run()
   }
 
   /** Its generation is on the share: from now on nothing of it is replayed. Durable when it returns. */
@@ -254,7 +296,8 @@ export class Session {
     if (this.#closed) return
     this.#closed = true
     this.#regions.close()
-    for (const journal of [...this.#oldJournals, this.#journal]) fs.closeSync(journal.descriptor)
+    const journals = [...this.#retiredJournals, ...this.#oldJournals, this.#journal]
+    for (const journal of journals) fs.closeSync(journal.descriptor)
   }
 
   #requireUsable(): void {
@@ -271,6 +314,7 @@ export class Session {
     this.namespace.apply(record)
     if (record.kind === 'forget') {
       this.#regions.drop(record.inode)
+      this.#uncovered.delete(record.inode)
       this.#removable.push({ inode: record.inode, sequence: this.#journal.position.sequence })
     }
     if (record.kind === 'size' && before !== undefined && record.sizeBytes < before) this.#zeroTail(record.inode)
@@ -326,6 +370,8 @@ export class Session {
       throw this.#failure
     }
     this.#durableSequence = Math.max(this.#durableSequence, through)
+    for (const journal of this.#retiredJournals) fs.closeSync(journal.descriptor) // one run at a time: nobody holds them
+    this.#retiredJournals = []
     this.#removeForgotten()
   }
 
@@ -358,9 +404,21 @@ export class Session {
     await this.#regions.syncAll()
     await this.#journalSync.run() // records that the state holds may be in old journals only, until it is durable itself
     replaceFileDurably(path.join(this.#directory, snapshotName(number)), state)
-    for (const journal of this.#oldJournals) fs.closeSync(journal.descriptor)
+    this.#retiredJournals.push(...this.#oldJournals)
     this.#oldJournals = []
     removeBefore(this.#directory, number)
+    await this.#journalSync.run() // closes them
+  }
+
+  /**
+   * What the killed process wrote may be in the page cache only, and nobody knows which of it: the next sync of a file
+   * has to make all of it durable, and to vouch for its pages, before it may say so.
+   */
+  #distrustDisk({ uncovered }: Recovered): void {
+    for (const [inode, sequence] of uncovered) this.#uncovered.set(inode, sequence)
+    for (const inode of this.namespace.inodes()) {
+      for (const region of inode.regions.keys()) this.#regions.distrust(inode.id, region)
+    }
   }
 
   /** After recovery: no orphan, no bytes past an end, no file of an inode that is gone. */
@@ -369,13 +427,11 @@ export class Session {
       if (inode.id !== ROOT_INODE && inode.parent === 0) this.record({ kind: 'forget', inode: inode.id })
       else if (inode.type === 'file') this.#zeroTail(inode.id)
     }
-    const waiting = new Set(this.#removable.map(({ inode }) => String(inode)))
-    for (const name of namesIn(this.#regions.directory)) {
-      const inode = name.split('-')[0] ?? ''
-      if (!waiting.has(inode) && this.namespace.get(Number(inode) as InodeId) === undefined) {
-        // a number from a file name
-        fs.rmSync(path.join(this.#regions.directory, name), { force: true })
-      }
+    const { sequence } = this.#journal.position
+    const gone = new Set(namesIn(this.#regions.directory).map((name) => toInodeId(Number(name.split('-')[0]))))
+    for (const inode of gone) {
+      // the record that forgets it may be in the page cache only (invariant 6)
+      if (this.namespace.get(inode) === undefined) this.#removable.push({ inode, sequence })
     }
   }
 }
@@ -408,6 +464,7 @@ function restartJournal(directory: string, file: SessionFile, recovered: Recover
   const number = recovered.nextNumber
   const journal = Journal.create(directory, number, file.salt, recovered.position, disk)
   fs.fsyncSync(journal.descriptor)
+  syncDirectory(directory) // a snapshot without its journal is damage
   replaceFileDurably(path.join(directory, snapshotName(number)), encodeSnapshot(recovered.namespace, file.salt))
   removeBefore(directory, number)
   return journal

@@ -3,55 +3,12 @@ import fs from 'node:fs'
 import path from 'node:path'
 import test from 'ava'
 import { IntegrityError, PosixError } from '../../src/base/errors.js'
-import { PAGE_BYTES, ROOT_INODE, toInodeId } from '../../src/base/units.js'
+import { PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
+import { JOURNAL_HEADER_BYTES } from '../../src/session/frame.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
-import type { BaseImage, BaseInode } from '../../src/session/namespace.js'
-import type { Inode } from '../../src/session/namespace-types.js'
-import { Session, type SessionIdentity, type SessionOptions } from '../../src/session/session.js'
-import { temporaryDirectory } from '../support/make-vm.js'
+import { Session } from '../../src/session/session.js'
+import { base, crash, create, FILE, fileOf, identity, powerCut } from '../support/session-bed.js'
 import { Random } from '../support/random.js'
-
-const FILE = toInodeId(2)
-const identity: SessionIdentity = {
-  sessionId: 'fedcba9876543210',
-  vmId: '0123456789abcdef',
-  client: '00112233445566778899aabbccddeeff',
-  baseGeneration: 1,
-  baseDigest: 'ab'.repeat(32),
-  createdIso: '2026-11-23T00:00:00.000Z',
-  leaseNumber: 1,
-  discard: false
-}
-
-const inode = (id: number, name: string, type: BaseInode['type']): BaseInode => ({
-  id: toInodeId(id),
-  type,
-  mode: 0o755,
-  uid: 0,
-  gid: 0,
-  atimeNs: 1n,
-  mtimeNs: 2n,
-  ctimeNs: 3n,
-  rdev: 0,
-  target: '',
-  parent: ROOT_INODE,
-  name,
-  sizeBytes: 0,
-  base: type === 'file' ? { sizeBytes: 0, map: null, dataBlocks: 0 } : undefined
-})
-const base: BaseImage = { nextInode: 3, inodes: [inode(1, '', 'directory'), inode(2, 'disk', 'file')] }
-
-function create(options: SessionOptions = {}): { directory: string; session: Session; file: Inode } {
-  const directory = temporaryDirectory('session')
-  const session = Session.create(directory, identity, base, options)
-  return { directory, session, file: fileOf(session) }
-}
-
-function fileOf(session: Session): Inode {
-  const file = session.namespace.get(FILE)
-  if (file === undefined) throw new Error('no file')
-  return file
-}
 
 function readAll(session: Session): Buffer {
   const file = fileOf(session)
@@ -62,22 +19,6 @@ function readAll(session: Session): Buffer {
     if (valid === 1) session.read(file, bytes.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES), page * PAGE_BYTES)
   }
   return bytes
-}
-
-/** A copy of the session as a crash would leave it: the process is gone, the page cache is not. */
-function crash(directory: string): string {
-  const copy = path.join(temporaryDirectory('crashed'), 'session')
-  fs.cpSync(directory, copy, { recursive: true })
-  return copy
-}
-
-/** The same after a reboot. */
-function powerCut(directory: string): string {
-  const copy = crash(directory)
-  const file = path.join(copy, 'session.json')
-  const content = JSON.parse(fs.readFileSync(file, 'utf8')) as object
-  fs.writeFileSync(file, JSON.stringify({ ...content, boot: 'another boot' }))
-  return copy
 }
 
 test('a session comes back after a crash with everything that was answered', (t) => {
@@ -108,7 +49,7 @@ test('a journal that is cut at any byte shows a state that was, and goes on', (t
     sizes.add(file.sizeBytes)
   }
   const journal = fs.readFileSync(path.join(directory, 'journal-0'))
-  for (let bytes = 0; bytes <= journal.length; bytes += 7) {
+  for (let bytes = JOURNAL_HEADER_BYTES; bytes <= journal.length; bytes += 7) {
     const copy = crash(directory)
     fs.truncateSync(path.join(copy, 'journal-0'), bytes)
     const again = Session.open(copy, base)

@@ -1,0 +1,171 @@
+/**
+ * Power loss, simulated: a disk that remembers what each file held when it was last synced. After the cut a page of a
+ * region file is what was synced or what was written later, at random, and the journal is its synced part and any
+ * part of the rest. What a sync has accepted must be there, other pages are old or new, never anything else.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import test from 'ava'
+import { PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
+import { type Disk, realDisk } from '../../src/session/disk.js'
+import type { Inode } from '../../src/session/namespace-types.js'
+import { Session } from '../../src/session/session.js'
+import { temporaryDirectory } from '../support/make-vm.js'
+import { Random } from '../support/random.js'
+import { base, FILE, identity } from '../support/session-bed.js'
+
+const ROUNDS = 60
+const STEPS = 60
+const PAGES = 12
+
+/** Keeps a copy of every file as it was when it was last synced. */
+class RememberingDisk implements Disk {
+  readonly synced = new Map<string, Buffer>()
+  readonly write = realDisk.write
+  readonly writev = realDisk.writev
+
+  async datasync(descriptor: number): Promise<void> {
+    const before = this.#read(descriptor) // what is written while the sync runs may not be part of it
+    await realDisk.datasync(descriptor)
+    this.synced.set(before.name, before.content)
+  }
+
+  datasyncNow(descriptor: number): void {
+    const { name, content } = this.#read(descriptor)
+    realDisk.datasyncNow(descriptor)
+    this.synced.set(name, content)
+  }
+
+  #read(descriptor: number): { name: string; content: Buffer } {
+    const file = fs.readlinkSync(`/proc/self/fd/${String(descriptor)}`)
+    const { blocks, size } = fs.fstatSync(descriptor)
+    const bytes = Buffer.alloc(blocks === 0 ? 0 : Math.min(size, 64 * PAGE_BYTES)) // these tests use no more of a region
+    fs.readSync(descriptor, bytes, 0, bytes.length, 0)
+    return { name: path.basename(file), content: file.includes('regions') ? bytes : fs.readFileSync(file) }
+  }
+}
+
+/** What the disk may hold after the cut. Files that are written durably at once (session.json, snapshots) stay. */
+function cutPower(directory: string, disk: RememberingDisk, random: Random): string {
+  const copy = path.join(temporaryDirectory('power'), 'session')
+  fs.cpSync(directory, copy, { recursive: true })
+  for (const name of fs.readdirSync(path.join(copy, 'regions'))) {
+    const file = path.join(copy, 'regions', name)
+    const old = disk.synced.get(name) ?? Buffer.alloc(0)
+    const fd = fs.openSync(file, 'r+')
+    for (let page = 0; page < 64; page++) {
+      if (random.below(2) === 0) continue
+      const bytes = Buffer.alloc(PAGE_BYTES)
+      old.copy(bytes, 0, page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
+      fs.writeSync(fd, bytes, 0, PAGE_BYTES, page * PAGE_BYTES)
+    }
+    fs.closeSync(fd)
+  }
+  // Of the last journal at least the synced part is there; a journal that has a successor may have lost its end with it.
+  const journals = fs.readdirSync(copy).filter((name) => name.startsWith('journal-'))
+  for (const name of journals) {
+    const file = path.join(copy, name)
+    const size = fs.statSync(file).size
+    const synced = disk.synced.get(name)?.length ?? (name === 'journal-0' ? 40 : 0)
+    if (synced < size) fs.truncateSync(file, synced + random.below(size - synced + 1))
+  }
+  const identityFile = path.join(copy, 'session.json')
+  const content = JSON.parse(fs.readFileSync(identityFile, 'utf8')) as object
+  fs.writeFileSync(identityFile, JSON.stringify({ ...content, boot: `boot ${String(random.below(1e9))}` }))
+  return copy
+}
+
+class Model {
+  /** per page: values that may be there; the first is the one that was accepted last */
+  readonly pages = Array.from({ length: PAGES }, () => [0])
+
+  written(page: number, value: number): void {
+    this.pages[page]?.push(value)
+  }
+
+  /** What was written before the sync began is accepted when it ends; what came meanwhile may be there. */
+  syncing(): () => void {
+    const counts = this.pages.map((values) => values.length)
+    return () => {
+      for (const [page, values] of this.pages.entries()) values.splice(0, (counts[page] ?? 1) - 1)
+      counts.fill(1)
+    }
+  }
+}
+
+function check(session: Session, inode: Inode, model: Model): string[] {
+  const file = session.namespace.get(inode.id)
+  const wrong: string[] = []
+  for (const [page, allowed] of model.pages.entries()) {
+    const valid = (((file?.regions.get(0)?.valid[0] ?? 0) >>> page) & 1) === 1
+    const bytes = Buffer.alloc(PAGE_BYTES)
+    if (file !== undefined && valid) session.read(file, bytes, page * PAGE_BYTES)
+    const value = bytes.readUInt32LE(0)
+    const whole = bytes.equals(fill(value))
+    if (!whole || !allowed.includes(value))
+      wrong.push(`${file?.name ?? 'gone'} page ${String(page)}: ${String(value)}, allowed ${allowed.join()}`)
+  }
+  return wrong
+}
+
+function fill(value: number): Buffer {
+  const bytes = Buffer.alloc(PAGE_BYTES)
+  for (let at = 0; at < PAGE_BYTES; at += 4) bytes.writeUInt32LE(value, at)
+  return bytes
+}
+
+test('what was synced survives power cuts, whatever was synced, snapshot and killed in between', async (t) => {
+  const random = new Random()
+  t.log(`seed ${String(random.seed)}`)
+  let value = 0
+  for (let round = 0; round < ROUNDS; round++) {
+    const disk = new RememberingDisk()
+    const options = { disk, journalBytesMax: 300 + random.below(3000) }
+    const directory = temporaryDirectory('session')
+    let session = Session.create(directory, identity, base, options)
+    const otherId = session.namespace.allocateInode()
+    const attributes = { mode: 0o644, uid: 0, gid: 0, atimeNs: 1n, mtimeNs: 1n, ctimeNs: 1n, rdev: 0, target: '' }
+    session.record(
+      { kind: 'inode', inode: otherId, type: 'file', ...attributes },
+      { kind: 'link', parent: ROOT_INODE, name: 'other', inode: otherId }
+    )
+    await session.sync()
+    const ids = [FILE, otherId]
+    const models = new Map(ids.map((id) => [id, new Model()]))
+    for (let step = 0; step < STEPS; step++) {
+      const id = random.pick(ids)
+      const file = session.namespace.get(id)
+      const model = models.get(id)
+      if (file === undefined || model === undefined) throw new Error('a file is gone')
+      const action = random.below(20)
+      if (action < 14) {
+        const page = random.below(Math.min(PAGES, file.sizeBytes / PAGE_BYTES + 1))
+        session.write(file, fill(++value), page * PAGE_BYTES)
+        model.written(page, value)
+      } else if (action < 18) {
+        const accept = model.syncing()
+        const syncing = session.sync(file)
+        if (random.below(2) === 0 && file.sizeBytes > 0) {
+          session.write(file, fill(++value), 0) // while the sync is under way
+          model.written(0, value)
+        }
+        await syncing
+        accept()
+      } else if (action === 18) {
+        const accepts = [...models.values()].map((each) => each.syncing())
+        await session.sync()
+        for (const accept of accepts) accept()
+      } else {
+        session = Session.open(directory, base, options) // killed, and mounted again in the same boot
+      }
+    }
+    const again = Session.open(cutPower(directory, disk, random), base)
+    for (const id of ids) {
+      const inode = session.namespace.get(id)
+      const model = models.get(id)
+      if (inode === undefined || model === undefined) throw new Error('a file is gone')
+      t.deepEqual(check(again, inode, model), [], `seed ${String(random.seed)}, round ${String(round)}`)
+    }
+    again.destroy()
+  }
+})

@@ -1,0 +1,218 @@
+/** What orders of events may not do to a session: syncs of several files, snapshots under syncs, lost files, late failures. */
+import fs from 'node:fs'
+import path from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import test from 'ava'
+import { IntegrityError, PosixError } from '../../src/base/errors.js'
+import { PAGE_BYTES, REGION_BYTES, ROOT_INODE } from '../../src/base/units.js'
+import { type Disk, realDisk } from '../../src/session/disk.js'
+import type { Inode } from '../../src/session/namespace-types.js'
+import { Session } from '../../src/session/session.js'
+import { base, crash, create, fileOf, powerCut } from '../support/session-bed.js'
+
+const page = (fill: number): Buffer => Buffer.alloc(PAGE_BYTES, fill)
+
+function addFile(session: Session, name: string): Inode {
+  const inode = session.namespace.allocateInode()
+  const attributes = { mode: 0o644, uid: 0, gid: 0, atimeNs: 1n, mtimeNs: 1n, ctimeNs: 1n, rdev: 0, target: '' }
+  session.record(
+    { kind: 'inode', inode, type: 'file', ...attributes },
+    { kind: 'link', parent: ROOT_INODE, name, inode }
+  )
+  const file = session.namespace.get(inode)
+  if (file === undefined) throw new Error('no file')
+  return file
+}
+
+function firstByte(session: Session, inode: Inode): number | undefined {
+  const file = session.namespace.get(inode.id)
+  if (file === undefined || ((file.regions.get(0)?.valid[0] ?? 0) & 1) === 0) return undefined
+  const bytes = Buffer.alloc(1)
+  session.read(file, bytes, 0)
+  return bytes[0]
+}
+
+test('a page that was written, overwritten and synced survives a power cut, although another file was synced in between', async (t) => {
+  const { directory, session, file } = create()
+  const other = addFile(session, 'other')
+  session.write(other, page(1), 0)
+  session.write(file, page(9), 0)
+  session.write(other, page(2), 0)
+  await session.sync(file)
+  await session.sync(other)
+  const again = Session.open(powerCut(directory), base)
+  t.is(again.recovered?.droppedPages, 0)
+  t.is(firstByte(again, other), 2)
+})
+
+test('the same when a snapshot, not another file, has made the journal durable', async (t) => {
+  const { directory, session, file } = create({ journalBytesMax: 700 })
+  session.write(file, page(1), 0)
+  for (let index = 1; index < 12; index++) session.write(file, page(5), index * PAGE_BYTES)
+  session.write(file, page(2), 0)
+  await session.sync(file)
+  t.is(firstByte(Session.open(powerCut(directory), base), file), 2)
+})
+
+test('syncs that are under way when a snapshot replaces their journal succeed', async (t) => {
+  const disk: Disk = {
+    ...realDisk,
+    datasync: async (descriptor) => {
+      await pause(5)
+      await realDisk.datasync(descriptor)
+    }
+  }
+  const { directory, session, file } = create({ disk, journalBytesMax: 300 })
+  const syncs: Promise<void>[] = []
+  for (let index = 0; index < 150; index++) {
+    session.write(file, page(index), index * PAGE_BYTES)
+    syncs.push(session.sync(file))
+    await pause(1)
+  }
+  const failed = (await Promise.allSettled(syncs)).filter(({ status }) => status === 'rejected')
+  t.deepEqual(failed, [])
+  await session.close()
+  const again = Session.open(directory, base)
+  t.is(fileOf(again).sizeBytes, 150 * PAGE_BYTES)
+  await again.close()
+})
+
+test('a valid page whose region file is gone is an error, not zeros', (t) => {
+  const { directory, session, file } = create()
+  session.write(file, page(7), 0)
+  const copy = crash(directory)
+  fs.rmSync(path.join(copy, 'regions', '2-0'))
+  const again = Session.open(copy, base)
+  const error = t.throws(() => firstByte(again, file), { instanceOf: PosixError })
+  t.is(error.errno, 'EIO')
+  t.false(fs.existsSync(path.join(copy, 'regions', '2-0')), 'reading makes no file')
+})
+
+test('after a power cut a region file that cannot be read stops the recovery; it drops no page', (t) => {
+  const { directory, session, file } = create()
+  session.write(file, page(7), 0)
+  const copy = powerCut(directory)
+  const region = path.join(copy, 'regions', '2-0')
+  fs.renameSync(region, `${region}.away`)
+  fs.mkdirSync(region) // every read fails with EISDIR
+  t.throws(() => Session.open(copy, base), { message: /2-0/ })
+  fs.rmdirSync(region)
+  fs.renameSync(`${region}.away`, region)
+  t.is(firstByte(Session.open(copy, base), file), 7)
+})
+
+test('a session without its first journal is damaged, not empty', async (t) => {
+  const { directory, session, file } = create()
+  session.write(file, page(1), 0)
+  const copy = crash(directory)
+  fs.rmSync(path.join(copy, 'journal-0'))
+  t.throws(() => Session.open(copy, base), { instanceOf: IntegrityError, message: /journal-0/ })
+
+  const long = create({ journalBytesMax: 300 })
+  for (let index = 0; index < 20; index++) long.session.write(long.file, page(1), index * PAGE_BYTES)
+  await long.session.close()
+  const journals = fs.readdirSync(long.directory).filter((name) => name.startsWith('journal-'))
+  t.true(fs.readdirSync(long.directory).some((name) => name.startsWith('snapshot-')))
+  for (const name of journals) fs.rmSync(path.join(long.directory, name))
+  t.throws(() => Session.open(long.directory, base), { instanceOf: IntegrityError, message: /journal-\d+/ })
+})
+
+test('a write past the end that finds the disk full leaves nothing there for a later growth to show', (t) => {
+  let full = false
+  const disk: Disk = {
+    ...realDisk,
+    write: (descriptor, bytes, offset, length, position) => {
+      const isFrame = Buffer.from(bytes.buffer, bytes.byteOffset + offset, 4).toString('latin1') === 'ISRF'
+      if (full && isFrame) throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+      return realDisk.write(descriptor, bytes, offset, length, position)
+    }
+  }
+  const { session, file } = create({ disk })
+  session.write(file, Buffer.alloc(100, 1), 0)
+  full = true
+  t.throws(() => session.write(file, Buffer.from('stale'), 200), { instanceOf: PosixError })
+  full = false
+  session.record({ kind: 'size', inode: file.id, sizeBytes: 1000, baseLimitBytes: 0 })
+  const bytes = Buffer.alloc(1000)
+  session.read(file, bytes, 0)
+  t.true(bytes.subarray(100).equals(Buffer.alloc(900)))
+})
+
+test('a removed file keeps its bytes after a recovery until its removal is durable', async (t) => {
+  const { directory, session } = create()
+  const other = addFile(session, 'other')
+  session.write(other, page(1), 0)
+  await session.sync()
+  session.record({ kind: 'unlink', parent: ROOT_INODE, name: 'other' }, { kind: 'forget', inode: other.id })
+  const copy = crash(directory)
+  const again = Session.open(copy, base)
+  t.true(fs.existsSync(again.regionPath(other.id, 0)))
+  await again.sync()
+  t.false(fs.existsSync(again.regionPath(other.id, 0)))
+  await again.close()
+})
+
+test('a file that is removed while everything is being synced fails nobody', async (t) => {
+  let release: () => void = () => undefined
+  const gate = new Promise<void>((resolve) => (release = resolve))
+  let calls = 0
+  const disk: Disk = {
+    ...realDisk,
+    datasync: async (descriptor) => {
+      if (calls++ === 0) await gate
+      await realDisk.datasync(descriptor)
+    }
+  }
+  const { session, file } = create({ disk })
+  const other = addFile(session, 'other')
+  session.write(other, page(1), 0)
+  session.write(other, page(1), REGION_BYTES)
+  const syncing = session.sync(other)
+  await pause(20)
+  session.record({ kind: 'unlink', parent: ROOT_INODE, name: 'other' }, { kind: 'forget', inode: other.id })
+  await session.sync(file)
+  t.false(fs.existsSync(session.regionPath(other.id, 1)))
+  release()
+  await t.notThrowsAsync(syncing)
+  await t.notThrowsAsync(session.sync())
+  await session.close()
+})
+
+test('damage of the last changes before an orderly close is damage, not a torn tail', async (t) => {
+  const { directory, session, file } = create()
+  for (let index = 0; index < 3; index++) session.write(file, page(1), index * PAGE_BYTES)
+  const position = fs.statSync(path.join(directory, 'journal-0')).size - 10 // in the last change
+  await session.close()
+  const journal = path.join(directory, 'journal-0')
+  const bytes = fs.readFileSync(journal)
+  bytes[position] = (bytes[position] ?? 0) ^ 1
+  fs.writeFileSync(journal, bytes)
+  t.throws(() => Session.open(directory, base), { instanceOf: IntegrityError })
+})
+
+test('after a recovery, a page that is overwritten and synced survives a power cut', async (t) => {
+  const { directory, session, file } = create()
+  session.write(file, page(1), 0)
+  const copy = crash(directory)
+  const second = Session.open(copy, base)
+  second.write(fileOf(second), page(2), 0)
+  await second.sync(fileOf(second))
+  t.is(firstByte(Session.open(powerCut(copy), base), file), 2)
+})
+
+test('after a recovery, a sync makes durable what the killed process had not', async (t) => {
+  const { directory, session, file } = create()
+  session.write(file, page(1), 0)
+  session.write(file, page(1), REGION_BYTES)
+  const synced = new Set<string>()
+  const disk: Disk = {
+    ...realDisk,
+    datasync: async (descriptor) => {
+      synced.add(path.basename(fs.readlinkSync(`/proc/self/fd/${String(descriptor)}`)))
+      await realDisk.datasync(descriptor)
+    }
+  }
+  const again = Session.open(crash(directory), base, { disk })
+  await again.sync(fileOf(again))
+  t.deepEqual([...synced].sort(), ['2-0', '2-1', 'journal-0'])
+})
