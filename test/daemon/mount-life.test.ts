@@ -248,8 +248,20 @@ test.serial(
     const { bed } = t.context
     const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
     const { pid } = await bed.status('a', mountpoint)
-    const elsewhere = bed.spawn('unshare', ['-m', 'sleep', '600'])
+    // The namespace gets a copy of every mount there is, those of tests that run beside this one too, and would keep
+    // them alive past their unmount: it lets go of all but ours.
+    const script = `
+      for place in $(cut -d ' ' -f 5 /proc/self/mountinfo); do
+        case $place in */isrfs-*) [ "$place" = "$1" ] || umount "$place" ;; esac
+      done
+      exec sleep 600`
+    const elsewhere = bed.spawn('unshare', ['-m', 'sh', '-c', script, 'sh', mountpoint])
     await waitFor(() => fs.readFileSync(`/proc/${elsewhere.pid ?? 0}/comm`, 'utf8') === 'sleep\n', 'the namespace')
+    const kept = fs.readFileSync(`/proc/${elsewhere.pid ?? 0}/mountinfo`, 'utf8').split('\n')
+    t.deepEqual(
+      kept.map((line) => line.split(' ')[4] ?? '').filter((place) => place.includes('/isrfs-')),
+      [mountpoint]
+    )
     fs.writeFileSync(path.join(mountpoint, 'file'), 'second')
     const refused = await bed.isrfs('a', 'unmount', mountpoint)
     t.is(refused.code, 6, refused.stderr)
