@@ -6,17 +6,11 @@
 declare const brand: unique symbol
 type Branded<Name extends string> = number & { readonly [brand]: Name }
 
-/** index of a 128 KiB block in one VM file */
-export type BlockIndex = Branded<'BlockIndex'>
-/** index of a 16 MiB region in one VM file */
-export type RegionIndex = Branded<'RegionIndex'>
 /** number of a generation, 1 and up */
 export type Generation = Branded<'Generation'>
 /** id of a file or directory of one VM, stable over generations; 1 is the root */
 export type InodeId = Branded<'InodeId'>
 
-export const toBlockIndex = (value: number): BlockIndex => value as BlockIndex // the one place that brands block indexes
-export const toRegionIndex = (value: number): RegionIndex => value as RegionIndex // the one place that brands region indexes
 export const toGeneration = (value: number): Generation => value as Generation // the one place that brands generations
 export const toInodeId = (value: number): InodeId => value as InodeId // the one place that brands inode ids
 

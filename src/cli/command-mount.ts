@@ -59,7 +59,7 @@ function requestOf(vm: string, options: MountOptions): Omit<MountRequest, 'mount
     case 'direct':
       throw new UsageError('--transport direct is not available yet', { hint: 'use --transport auto' })
     default:
-      throw new UsageError(`--transport ${options.transport} is unknown`, { hint: 'use auto, binding or direct' })
+      throw new UsageError(`--transport ${options.transport} is unknown`, { hint: 'use auto or binding' })
   }
   const generation = options.generation === undefined ? null : toGenerationNumber(options.generation)
   const discard = options.discard === true

@@ -61,9 +61,9 @@ function addMountLife(program: Command): void {
     .option('--foreground', 'stay in the foreground until the mount has ended')
     .option('--allow-other', 'let other users in, as their permissions allow (VMware runs as root)')
     .option('--cache-size <size>', 'how much of the disk the cache may take, such as 20G', '20G')
-    .option('--share-timeout <duration>', 'how long reads wait for a share that does not answer')
+    .option('--share-timeout <duration>', 'checked, but without effect yet: reads wait for the share')
     .option('--no-writeback', 'hand each write(2) to the daemon before it returns')
-    .addOption(new Option('--transport <name>', 'how to speak to the kernel: auto, binding, direct').default('auto'))
+    .addOption(new Option('--transport <name>', 'how to speak to the kernel: auto or binding').default('auto'))
     .action(async (vm: string, mountpoint: string, options: MountOptions, command: Command) =>
       (await import('./command-mount.js')).mountCommand(vm, mountpoint, withGlobals(command, options))
     )

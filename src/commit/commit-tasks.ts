@@ -3,11 +3,10 @@
  * and exports. Inputs and outputs are plain data that can cross a thread (Buffers arrive as Uint8Arrays and are made
  * Buffers again by what needs them, or by CommitPool on the way back).
  */
-import fs from 'node:fs'
-import { sha256 } from '../base/digest.js'
-import { errnoOf, IntegrityError } from '../base/errors.js'
+import { IntegrityError } from '../base/errors.js'
+import { readMapObject } from '../cache/map-object.js'
 import { decodeBlock, decodeObject } from '../format/block-codec.js'
-import { chunkName, writeObjects } from '../format/chunk.js'
+import { chunkName, readStored, writeObjects } from '../format/chunk.js'
 import {
   findSession,
   publishGeneration,
@@ -39,7 +38,7 @@ export const commitTasks = {
     writeObjects(share, input.objects.map(asBuffer)),
   /** verified plain bytes of a map page or root: from the local file if it is that, else from the share */
   mapObject: (share: Share, input: { place: ObjectPlace; candidate: string | undefined }): Uint8Array =>
-    readMapObject(share, input.place, input.candidate),
+    readMapObject(share, input.place, input.candidate).bytes,
   publish: (share: Share, input: { manifest: Manifest }): PublishedGeneration =>
     publishGeneration(share, input.manifest),
   /** reads blocks and map objects back and checks their digests */
@@ -66,18 +65,6 @@ export type CommitTaskInput<Name extends CommitTaskName> =
   Parameters<CommitTasks[Name]> extends [Share, infer Input] ? Input : Record<string, never>
 export type CommitTaskOutput<Name extends CommitTaskName> = ReturnType<CommitTasks[Name]>
 
-function readMapObject(share: Share, place: ObjectPlace, candidate: string | undefined): Uint8Array {
-  if (candidate !== undefined) {
-    try {
-      const bytes = fs.readFileSync(candidate)
-      if (bytes.length === place.plainBytes && sha256(bytes).toString('hex') === place.digest) return bytes
-    } catch {
-      // not cached
-    }
-  }
-  return decodeObject(readStored(share, place), place)
-}
-
 function verifyPlaces(share: Share, { places, objects = [] }: Places): void {
   for (const place of places) {
     readBack(share, place, (stored) => decodeBlock(stored, { ...place, digest: asBuffer(place.digest) }))
@@ -85,7 +72,7 @@ function verifyPlaces(share: Share, { places, objects = [] }: Places): void {
   for (const place of objects) readBack(share, place, (stored) => decodeObject(stored, place))
 }
 
-/** A chunk of the right size is never sent again under its name, so somebody has to take a damaged one away. */
+/** A chunk that an earlier try has recorded is not sent again while its size is right: somebody has to move a damaged one. */
 function readBack(share: Share, place: BlockPlace | ObjectPlace, decode: (stored: Buffer) => unknown): void {
   const stored = readStored(share, place)
   try {
@@ -108,19 +95,6 @@ function checkChunks(share: Share, places: readonly (BlockPlace | ObjectPlace)[]
     const size = share.size(chunkName(chunk))
     if (size === undefined) throw new IntegrityError(`chunk ${chunk} is missing on the share`)
     if (size < end) throw new IntegrityError(`chunk ${chunk} has ${size} bytes on the share, ${end} were written`)
-  }
-}
-
-/** A chunk that is not there is damage of the VM, not an absent file. */
-function readStored(share: Share, place: BlockPlace | ObjectPlace): Buffer {
-  try {
-    return share.readRange(chunkName(place.chunk), place.offset, place.storedBytes)
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error
-    throw new IntegrityError(`chunk ${place.chunk} is missing on the share`, {
-      hint: 'restore it from a backup of the share',
-      cause: error
-    })
   }
 }
 

@@ -3,10 +3,10 @@
  * or share over zeros for a commit.
  */
 import { sha256 } from '../base/digest.js'
-import { errnoOf, FailedError, IntegrityError } from '../base/errors.js'
+import { FailedError, IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, PAGE_BYTES, PAGES_PER_BLOCK } from '../base/units.js'
 import { decodeBlock } from '../format/block-codec.js'
-import { chunkName } from '../format/chunk.js'
+import { readStored } from '../format/chunk.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
 import type { OpenFiles } from './encode-files.js'
@@ -92,15 +92,7 @@ function readBase(share: Share, source: Layers, place: BlockPlace, files: OpenFi
   const base = { ...place, digest: Buffer.from(place.digest) } // a Buffer arrives in a thread as Uint8Array
   const cached = readCached(source, files)
   if (cached !== undefined && sha256(cached).equals(base.digest)) return cached
-  try {
-    return decodeBlock(share.readRange(chunkName(base.chunk), base.offset, base.storedBytes), base)
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error
-    throw new IntegrityError(`chunk ${base.chunk} is missing on the share`, {
-      hint: 'restore it from a backup of the share',
-      cause: error
-    })
-  }
+  return decodeBlock(readStored(share, base), base)
 }
 
 function readCached(source: Layers, files: OpenFiles): Buffer | undefined {

@@ -6,7 +6,7 @@ import fs from 'node:fs'
 import { errnoOf, FailedError, IntegrityError, messageOf } from '../base/errors.js'
 import { BLOCK_BYTES, PAGE_BYTES } from '../base/units.js'
 import { decodeBlock } from '../format/block-codec.js'
-import { chunkName } from '../format/chunk.js'
+import { chunkName, readStored } from '../format/chunk.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
 
@@ -54,13 +54,11 @@ function openTarget(path: string): number {
 function readBlock(share: Share, unit: ExportUnit, wanted: Wanted, stored: Buffer | undefined): Buffer {
   const place = { ...wanted.place, digest: Buffer.from(wanted.place.digest) } // a Buffer arrives in a thread as Uint8Array
   try {
-    return decodeBlock(stored ?? share.readRange(chunkName(place.chunk), place.offset, place.storedBytes), place)
+    return decodeBlock(stored ?? readStored(share, place), place)
   } catch (error) {
-    const missing = errnoOf(error) === 'ENOENT'
-    if (!missing && !(error instanceof IntegrityError)) throw error
-    const why = missing ? `chunk ${place.chunk} is missing on the share` : messageOf(error)
+    if (!(error instanceof IntegrityError)) throw error
     throw new IntegrityError(
-      `block ${wanted.block} of ${unit.name} is damaged (${share.pathOf(chunkName(place.chunk))}): ${why}`,
+      `block ${wanted.block} of ${unit.name} is damaged (${share.pathOf(chunkName(place.chunk))}): ${error.message}`,
       {
         hint: 'restore the chunk from a backup of the share, or export an older generation with --generation',
         cause: error

@@ -4,10 +4,11 @@
  */
 import fs from 'node:fs'
 import { sha256 } from '../base/digest.js'
-import { errnoOf, IntegrityError, type PlainError, toPlainError } from '../base/errors.js'
+import { type PlainError, toPlainError } from '../base/errors.js'
 import { BLOCK_BYTES, toGeneration } from '../base/units.js'
-import { decodeBlock, decodeObject } from '../format/block-codec.js'
-import { chunkName } from '../format/chunk.js'
+import { readMapObject, type ReadObject } from '../cache/map-object.js'
+import { decodeBlock } from '../format/block-codec.js'
+import { chunkName, readStored } from '../format/chunk.js'
 import { findSession, type PublishedGeneration, readGeneration, readNewestGeneration } from '../format/generations.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
 import { readVmDescriptor, type VmDescriptor } from '../format/vm.js'
@@ -46,10 +47,8 @@ type Lease = Pick<HeldLease, 'number' | 'token'>
 
 export const shareTasks = {
   blocks: (share: Share, input: { wanted: readonly WantedBlock[] }): FetchedBlocks => fetchBlocks(share, input.wanted),
-  object: (
-    share: Share,
-    input: { place: ObjectPlace; candidate: string | undefined }
-  ): { bytes: Uint8Array; encodedBytes: number } => fetchObject(share, input.place, input.candidate),
+  object: (share: Share, input: { place: ObjectPlace; candidate: string | undefined }): ReadObject =>
+    readMapObject(share, input.place, input.candidate),
   openVm: (share: Share): VmDescriptor => readVmDescriptor(share),
   newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
   generation: (share: Share, input: { number: number }): PublishedGeneration =>
@@ -98,38 +97,16 @@ function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlock
     for (const [position, index] of run.entries()) {
       const place = placeOf(wanted, index)
       try {
-        const bytes = stored?.[position] ?? share.readRange(chunkName(place.chunk), place.offset, place.storedBytes)
+        const bytes = stored?.[position] ?? readStored(share, place)
         encodedBytes += bytes.length
         target(index).set(decodeBlock(bytes, place))
         results[index] = { from: 'share' }
       } catch (error) {
-        results[index] = { error: toPlainError(asDamage(error, place.chunk)) }
+        results[index] = { error: toPlainError(error) }
       }
     }
   }
   return { plain, results, encodedBytes }
-}
-
-function fetchObject(
-  share: Share,
-  place: ObjectPlace,
-  candidate: string | undefined
-): { bytes: Uint8Array; encodedBytes: number } {
-  if (candidate !== undefined) {
-    try {
-      const bytes = fs.readFileSync(candidate)
-      if (bytes.length === place.plainBytes && sha256(bytes).toString('hex') === place.digest)
-        return { bytes, encodedBytes: 0 }
-    } catch {
-      // not cached
-    }
-  }
-  try {
-    const stored = share.readRange(chunkName(place.chunk), place.offset, place.storedBytes)
-    return { bytes: decodeObject(stored, place), encodedBytes: stored.length }
-  } catch (error) {
-    throw asDamage(error, place.chunk)
-  }
 }
 
 function readCandidate(candidate: LocalCandidate, place: BlockPlace, target: Buffer): boolean {
@@ -181,13 +158,4 @@ function placeOf(wanted: readonly WantedBlock[], index: number): BlockPlace {
   const block = wanted[index]
   if (block === undefined) throw new Error('no such block')
   return { ...block.place, digest: Buffer.from(block.place.digest) } // a Buffer arrives as Uint8Array
-}
-
-/** A chunk that is not there is damage of the VM, not an absent file. */
-function asDamage(error: unknown, chunk: string): unknown {
-  if (errnoOf(error) !== 'ENOENT') return error
-  return new IntegrityError(`chunk ${chunk} is missing on the share`, {
-    hint: 'restore it from a backup of the share, or mount an older generation with --generation',
-    cause: error
-  })
 }

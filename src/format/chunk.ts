@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert'
 import { sha256, sha256Hex } from '../base/digest.js'
+import { errnoOf, IntegrityError } from '../base/errors.js'
 import { CHUNK_BYTES_MAX } from '../base/units.js'
 import type { Share } from '../share/share.js'
 import { type Encoded, encodeObject } from './block-codec.js'
@@ -11,6 +12,19 @@ import type { BlockPlace, ObjectPlace } from './place.js'
 
 export function chunkName(digestHex: string): string {
   return `chunks/${digestHex.slice(0, 2)}/${digestHex}`
+}
+
+/** The stored bytes of a block or map object. A chunk that is not there is damage of the VM, not an absent file. */
+export function readStored(share: Share, place: BlockPlace | ObjectPlace): Buffer {
+  try {
+    return share.readRange(chunkName(place.chunk), place.offset, place.storedBytes)
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error
+    throw new IntegrityError(`chunk ${place.chunk} is missing on the share`, {
+      hint: 'restore it from a backup of the share, or use an older generation with --generation',
+      cause: error
+    })
+  }
 }
 
 interface Piece {

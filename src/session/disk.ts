@@ -8,27 +8,19 @@ import { errnoOf, messageOf, PosixError } from '../base/errors.js'
 export interface Disk {
   /** pwrite: the count may be short */
   write(descriptor: number, bytes: Uint8Array, offset: number, length: number, position: number): number
-  /** pwritev: the count may be short */
-  writev(descriptor: number, parts: readonly Uint8Array[], position: number): number
   /** fdatasync outside the main thread */
   datasync(descriptor: number): Promise<void>
-  /** fdatasync that blocks: for recovery only */
-  datasyncNow(descriptor: number): void
 }
 
 export const realDisk: Disk = {
   write: (descriptor, bytes, offset, length, position) => fs.writeSync(descriptor, bytes, offset, length, position),
-  writev: (descriptor, parts, position) => fs.writevSync(descriptor, parts, position),
   datasync: (descriptor) =>
     new Promise((resolve, reject) => {
       fs.fdatasync(descriptor, (error) => {
         if (error === null) resolve()
         else reject(error)
       })
-    }),
-  datasyncNow: (descriptor) => {
-    fs.fdatasyncSync(descriptor)
-  }
+    })
 }
 
 /** Writes all of `length` bytes or throws; what lies on the disk after a failure is undefined in that range only. */

@@ -16,7 +16,6 @@
  *     kind 1, change    records (record-codec.ts)
  *     kind 2, barrier   u64 inode (0: every one), u64 sequence: the bytes that frames up to it speak of are on the disk
  *     kind 3, note      nothing: it only carries a newer durable sequence
- *     kind 4, failure   u64 inode, u8 state: bytes of this file were lost (1), or a person accepted it (0)
  *
  * A file named journal-<n> begins with a header:
  *
@@ -37,7 +36,7 @@ const JOURNAL_VERSION = 1
 const FRAME_MAGIC = Buffer.from('ISRF')
 const FRAME_MAGIC_NUMBER = FRAME_MAGIC.readUInt32LE(0)
 
-export const FRAME_KINDS = { change: 1, barrier: 2, note: 3, failure: 4 } as const
+export const FRAME_KINDS = { change: 1, barrier: 2, note: 3 } as const
 export type FrameKind = (typeof FRAME_KINDS)[keyof typeof FRAME_KINDS]
 
 export interface Frame {
@@ -150,8 +149,6 @@ function frameKindOf(value: number): FrameKind | undefined {
       return FRAME_KINDS.barrier
     case FRAME_KINDS.note:
       return FRAME_KINDS.note
-    case FRAME_KINDS.failure:
-      return FRAME_KINDS.failure
     default:
       return undefined
   }

@@ -9,23 +9,10 @@
 import assert from 'node:assert/strict'
 import { bitWords, clearBit, clearBits, countBits, getBit, setBit } from '../base/bits.js'
 import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, ROOT_INODE, toInodeId } from '../base/units.js'
-import type { BaseFile, ChangeRecord, FileType, Inode, RegionPages } from './namespace-types.js'
+import type { ChangeRecord, Inode, RegionPages } from './namespace-types.js'
 
-export interface BaseInode {
-  readonly id: InodeId
-  readonly type: FileType
-  readonly mode: number
-  readonly uid: number
-  readonly gid: number
-  readonly atimeNs: bigint
-  readonly mtimeNs: bigint
-  readonly ctimeNs: bigint
-  readonly rdev: number
-  readonly target: string
-  readonly parent: InodeId
-  readonly name: string
-  readonly sizeBytes: number
-  readonly base: BaseFile | undefined
+/** An inode as a base image describes it. `parent` of the root is the root; 0 is an inode without a name. */
+export interface BaseInode extends Readonly<Omit<Inode, 'children' | 'subdirectories' | 'baseLimitBytes' | 'regions'>> {
   /** given by a snapshot; a manifest's files start with all of their base and no region */
   readonly baseLimitBytes?: number
   readonly regions?: Map<number, RegionPages>

@@ -16,10 +16,8 @@
 import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
-import { crc32 } from 'node:zlib'
-import { getBit } from '../base/bits.js'
 import { FailedError, type PosixError } from '../base/errors.js'
-import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE, toInodeId } from '../base/units.js'
+import { type InodeId, PAGE_BYTES, REGION_BYTES, ROOT_INODE, toInodeId } from '../base/units.js'
 import { currentBootId } from './boot.js'
 import { ByteWriter } from './bytes.js'
 import { type Disk, diskError, realDisk } from './disk.js'
@@ -33,10 +31,12 @@ import {
   type SessionIdentity,
   writeSessionFile
 } from './identity.js'
-import { beginFrame, Journal, journalName, journalNumbers } from './journal.js'
+import { beginFrame, Journal } from './journal.js'
+import { continueJournal, removeBefore, restartJournal } from './journal-start.js'
 import type { BaseImage, Namespace } from './namespace.js'
 import type { ChangeRecord, Inode } from './namespace-types.js'
-import { encodePagesHead, encodeRecord, encodeSize } from './record-codec.js'
+import { encodeNewPages, isValid, ZEROS } from './pages.js'
+import { encodeRecord, encodeSize } from './record-codec.js'
 import { recoverState, type Recovered, snapshotName } from './recovery.js'
 import { Regions } from './regions.js'
 import { SharedRun } from './shared-run.js'
@@ -47,7 +47,6 @@ export type { SessionIdentity } from './identity.js'
 
 /** a snapshot replaces the journal when it is longer */
 const JOURNAL_BYTES_MAX = 64 * 1024 * 1024
-const ZEROS = Buffer.alloc(PAGE_BYTES)
 
 export interface SessionOptions {
   /** tests put a failing disk in its place */
@@ -211,7 +210,7 @@ export class Session {
         const padding = PAGE_BYTES - (stop % PAGE_BYTES)
         this.#regions.write(inode.id, region, ZEROS, 0, padding, stop % REGION_BYTES)
       }
-      records += this.#encodeNewPages(inode, bytes, offset, at, stop)
+      records += encodeNewPages(this.#writer, inode, { bytes, offset }, at, stop)
       at = stop
     }
     return records
@@ -339,24 +338,6 @@ export class Session {
     }
   }
 
-  /** Encodes records for the pages in [from, stop) that are not valid yet, neighbours together. Returns how many. */
-  #encodeNewPages(inode: Inode, bytes: Uint8Array, offset: number, from: number, stop: number): number {
-    let records = 0
-    const lastPage = Math.ceil(stop / PAGE_BYTES)
-    for (let page = Math.floor(from / PAGE_BYTES); page < lastPage;) {
-      let end = page
-      while (end < lastPage && !isValid(inode, end * PAGE_BYTES)) end++
-      if (end > page) {
-        const region = Math.floor((page * PAGE_BYTES) / REGION_BYTES)
-        encodePagesHead(this.#writer, inode.id, region, page % PAGES_PER_REGION, end - page)
-        for (let index = page; index < end; index++) this.#writer.u32(checksumOf(bytes, index * PAGE_BYTES - offset))
-        records++
-      }
-      page = end + 1
-    }
-    return records
-  }
-
   async #syncJournal(): Promise<void> {
     const through = this.#journal.position.sequence
     try {
@@ -433,46 +414,5 @@ export class Session {
       // the record that forgets it may be in the page cache only (invariant 6)
       if (this.namespace.get(inode) === undefined) this.#removable.push({ inode, sequence })
     }
-  }
-}
-
-function isValid(inode: Inode, position: number): boolean {
-  const pages = inode.regions.get(Math.floor(position / REGION_BYTES))
-  return pages !== undefined && getBit(pages.valid, Math.floor(position / PAGE_BYTES) % PAGES_PER_REGION)
-}
-
-/** CRC-32 of the page that begins at `start` of the bytes, with zeros where they end before it does. */
-function checksumOf(bytes: Uint8Array, start: number): number {
-  const page = bytes.subarray(start, start + PAGE_BYTES)
-  const checksum = crc32(page)
-  return page.length === PAGE_BYTES ? checksum : crc32(ZEROS.subarray(page.length), checksum)
-}
-
-function continueJournal(directory: string, file: SessionFile, recovered: Recovered, disk: Disk): Journal {
-  const { last, position } = recovered
-  if (last === undefined) return Journal.create(directory, recovered.nextNumber, file.salt, position, disk)
-  for (const number of journalNumbers(directory)) {
-    if (number > last.number) fs.rmSync(path.join(directory, journalName(number))) // nothing of it counts
-  }
-  const descriptor = fs.openSync(path.join(directory, journalName(last.number)), 'r+')
-  fs.ftruncateSync(descriptor, last.bytes)
-  return new Journal({ number: last.number, descriptor, salt: file.salt, disk, bytes: last.bytes, position })
-}
-
-/** After a power cut: what was found to count becomes a snapshot, so that it is never asked again. */
-function restartJournal(directory: string, file: SessionFile, recovered: Recovered, disk: Disk): Journal {
-  const number = recovered.nextNumber
-  const journal = Journal.create(directory, number, file.salt, recovered.position, disk)
-  fs.fsyncSync(journal.descriptor)
-  syncDirectory(directory) // a snapshot without its journal is damage
-  replaceFileDurably(path.join(directory, snapshotName(number)), encodeSnapshot(recovered.namespace, file.salt))
-  removeBefore(directory, number)
-  return journal
-}
-
-function removeBefore(directory: string, number: number): void {
-  for (const name of namesIn(directory)) {
-    const match = /^(?:journal|snapshot)-(\d+)$/.exec(name)
-    if (match !== null && Number(match[1]) < number) fs.rmSync(path.join(directory, name), { force: true })
   }
 }

@@ -22,18 +22,11 @@ const PAGES = 12
 class RememberingDisk implements Disk {
   readonly synced = new Map<string, Buffer>()
   readonly write = realDisk.write
-  readonly writev = realDisk.writev
 
   async datasync(descriptor: number): Promise<void> {
     const before = this.#read(descriptor) // what is written while the sync runs may not be part of it
     await realDisk.datasync(descriptor)
     this.synced.set(before.name, before.content)
-  }
-
-  datasyncNow(descriptor: number): void {
-    const { name, content } = this.#read(descriptor)
-    realDisk.datasyncNow(descriptor)
-    this.synced.set(name, content)
   }
 
   #read(descriptor: number): { name: string; content: Buffer } {
