@@ -14,19 +14,12 @@ export interface Started extends Ready {
   readonly pid: number
 }
 
-/**
- * glibc keeps freed memory for each thread that allocated it. Blocks go through large buffers in several threads, so after
- * 1 GiB of reads the daemon held 345 MiB; returning large ones to the system at once made it 200 MiB.
- */
-const MALLOC_SETTINGS = { MALLOC_MMAP_THRESHOLD_: '65536', MALLOC_TRIM_THRESHOLD_: '131072' }
-
 export async function startDaemon(request: MountRequest, notice: (text: string) => void): Promise<Started> {
   const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
   const log = fs.openSync(request.logFile, 'a', 0o600)
   const daemon = spawn(process.execPath, ['--enable-source-maps', program, encodeMountRequest(request)], {
     cwd: '/',
     detached: true,
-    env: { ...MALLOC_SETTINGS, ...process.env },
     stdio: ['ignore', log, log, 'ipc']
   })
   fs.closeSync(log)

@@ -6,10 +6,8 @@ import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
 import { errnoOf, FailedError, fromPlainError, IsrfsError } from '../base/errors.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Priority, SharePool } from './share-pool.js'
-import type { FetchedBlocks, LocalCandidate } from './share-tasks.js'
+import { type FetchedBlocks, type LocalCandidate, RUN_BLOCKS_MAX } from './share-tasks.js'
 
-/** blocks in one read of the share: 1 MiB */
-const RUN_BLOCKS_MAX = 8
 const RETRIES_MAX = 5
 const RETRY_DELAY_MS = 200
 /** a share that answers with these may answer better a moment later */

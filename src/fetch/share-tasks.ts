@@ -24,6 +24,9 @@ import {
 import { beatPin, createPin, type Pin, removePin } from '../share/pin.js'
 import type { Share } from '../share/share.js'
 
+/** blocks in one read of the share: 1 MiB */
+export const RUN_BLOCKS_MAX = 8
+
 /** Bytes in a local file that may be the wanted block: they count when their digest is right. */
 export interface LocalCandidate {
   readonly path: string
@@ -113,11 +116,8 @@ function readCandidate(candidate: LocalCandidate, place: BlockPlace, target: Buf
   let fd: number | undefined
   try {
     fd = fs.openSync(candidate.path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
-    const bytes = Buffer.allocUnsafe(BLOCK_BYTES)
-    if (fs.readSync(fd, bytes, 0, BLOCK_BYTES, candidate.offset) !== BLOCK_BYTES) return false
-    if (!sha256(bytes).equals(place.digest)) return false
-    target.set(bytes)
-    return true
+    if (fs.readSync(fd, target, 0, BLOCK_BYTES, candidate.offset) !== BLOCK_BYTES) return false
+    return sha256(target).equals(place.digest) // if not, the share's bytes replace them
   } catch {
     return false // the cache is disposable: the share has it
   } finally {
@@ -125,13 +125,17 @@ function readCandidate(candidate: LocalCandidate, place: BlockPlace, target: Buf
   }
 }
 
+/** Stored bytes of one run, used until the next: a buffer for each read would wait for a collector that seldom runs here. */
+const runBytes = Buffer.allocUnsafeSlow(RUN_BLOCKS_MAX * BLOCK_BYTES)
+
 /** One read for neighbours; undefined when it fails, so that each block is tried and reported for itself. */
 function readRun(share: Share, places: readonly BlockPlace[]): Buffer[] | undefined {
   const [first] = places
   const last = places.at(-1)
   if (first === undefined || last === undefined || places.length === 1) return undefined
   try {
-    const bytes = share.readRange(chunkName(first.chunk), first.offset, last.offset + last.storedBytes - first.offset)
+    const length = last.offset + last.storedBytes - first.offset
+    const bytes = share.readRange(chunkName(first.chunk), first.offset, length, runBytes)
     return places.map((place) =>
       bytes.subarray(place.offset - first.offset, place.offset - first.offset + place.storedBytes)
     )

@@ -45,9 +45,14 @@ export class Share {
     })
   }
 
-  /** Exactly `length` bytes at `offset`; a file that is too short for them is damaged. */
-  readRange(name: string, offset: number, length: number): Buffer {
-    return this.#withFile(name, constants.O_RDONLY, (fd) => this.#readExactly(fd, this.pathOf(name), offset, length))
+  /**
+   * Exactly `length` bytes at `offset`; a file that is too short for them is damaged. They come in a new buffer, or at
+   * the start of `into`.
+   */
+  readRange(name: string, offset: number, length: number, into?: Buffer): Buffer {
+    return this.#withFile(name, constants.O_RDONLY, (fd) =>
+      this.#readExactly(fd, this.pathOf(name), offset, length, into)
+    )
   }
 
   /** Size in bytes as a fresh open sees it, or undefined when there is no such file. */
@@ -337,8 +342,8 @@ export class Share {
     }
   }
 
-  #readExactly(fd: number, file: string, offset: number, length: number): Buffer {
-    const bytes = Buffer.allocUnsafeSlow(length)
+  #readExactly(fd: number, file: string, offset: number, length: number, into?: Buffer): Buffer {
+    const bytes = into === undefined || into.length < length ? Buffer.allocUnsafeSlow(length) : into.subarray(0, length)
     let done = 0
     while (done < length) {
       const count = this.#fs.readSync(fd, bytes, done, length - done, offset + done)
