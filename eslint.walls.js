@@ -34,6 +34,10 @@ const layers = {
     mayImport: ['session', 'cache', 'format', 'share', 'base'],
     because: 'a commit reads what is dirty and never waits for a fetch or a mount'
   },
+  history: {
+    mayImport: ['commit', 'session', 'cache', 'format', 'share', 'base'],
+    because: 'looking after the generations of a VM needs neither a mount nor a fetch'
+  },
   image: {
     mayImport: ['commit', 'fetch', 'session', 'cache', 'format', 'share', 'base'],
     because: 'the bytes of one file do not depend on names, on the kernel or on the daemon'
@@ -51,7 +55,20 @@ const layers = {
     because: 'the daemon must run without the command line that started it'
   },
   cli: {
-    mayImport: ['daemon', 'fuse', 'tree', 'image', 'commit', 'fetch', 'session', 'cache', 'format', 'share', 'base'],
+    mayImport: [
+      'daemon',
+      'history',
+      'fuse',
+      'tree',
+      'image',
+      'commit',
+      'fetch',
+      'session',
+      'cache',
+      'format',
+      'share',
+      'base'
+    ],
     because: 'the command line is on top'
   }
 }

@@ -161,7 +161,9 @@ export class Cache {
       const digests = this.#unflushed.get(key) ?? Buffer.from(this.#claims.get(key) ?? readFooter(fd))
       let written = 0
       while (written < BLOCK_BYTES) {
-        written += fs.writeSync(fd, plain, written, BLOCK_BYTES - written, blockInRegion * BLOCK_BYTES + written)
+        const count = fs.writeSync(fd, plain, written, BLOCK_BYTES - written, blockInRegion * BLOCK_BYTES + written)
+        if (count === 0) throw new FailedError('a write to the cache made no progress')
+        written += count
       }
       digest.copy(digests, blockInRegion * digest.length)
       this.#unflushed.set(key, digests)

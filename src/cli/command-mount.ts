@@ -5,13 +5,14 @@ import { FailedError, messageOf, UsageError } from '../base/errors.js'
 import { rotateLog } from '../daemon/log.js'
 import type { MountRequest } from '../daemon/request.js'
 import type { Ready } from '../daemon/run.js'
+import { branchError } from '../daemon/settle.js'
 import { endProcess } from '../daemon/share-threads.js'
 import { socketName } from '../daemon/socket-path.js'
 import { StartGate } from '../daemon/start-gate.js'
 import { startDaemon } from './daemon-process.js'
 import { bytes } from './figures.js'
 import { checkMountpoint, checkNotInside } from './mountpoint.js'
-import { directoriesOf, type GlobalOptions, toDurationMs, toGenerationNumber, toSize } from './options.js'
+import { directoriesOf, type GlobalOptions, toDurationMs, toGenerationOrBranch, toSize } from './options.js'
 import { outcomeText } from './outcome.js'
 import { notice, report } from './output.js'
 import { checkMachine, prepareDirectory, thisMachine } from './prerequisites.js'
@@ -25,6 +26,7 @@ export interface MountOptions extends GlobalOptions {
   readonly discard?: boolean
   readonly foreground?: boolean
   readonly allowOther?: boolean
+  readonly acceptRollback?: boolean
   readonly cacheSize?: string
   readonly shareTimeout?: string
   /** false with --no-writeback */
@@ -61,9 +63,11 @@ function requestOf(vm: string, options: MountOptions): Omit<MountRequest, 'mount
     default:
       throw new UsageError(`--transport ${options.transport} is unknown`, { hint: 'use auto or binding' })
   }
-  const generation = options.generation === undefined ? null : toGenerationNumber(options.generation)
+  const shown =
+    options.generation === undefined ? { generation: null, branch: null } : toGenerationOrBranch(options.generation)
+  const isOld = options.generation !== undefined
   const discard = options.discard === true
-  if (discard && (options.readOnly === true || generation !== null)) {
+  if (discard && (options.readOnly === true || isOld)) {
     throw new UsageError('--discard makes a writable mount; it goes with neither --read-only nor --generation')
   }
   if (options.shareTimeout !== undefined) {
@@ -73,10 +77,11 @@ function requestOf(vm: string, options: MountOptions): Omit<MountRequest, 'mount
   return {
     vmPath: path.resolve(vm),
     ...directoriesOf(options),
-    generation,
-    readOnly: options.readOnly === true || generation !== null,
+    ...shown,
+    readOnly: options.readOnly === true || isOld,
     discard,
     allowOther: options.allowOther === true,
+    acceptRollback: options.acceptRollback === true,
     writeback: options.writeback,
     cacheBytesMax: options.cacheSize === undefined ? CACHE_BYTES_DEFAULT : toSize(options.cacheSize)
   }
@@ -126,6 +131,7 @@ async function stayInForeground(request: MountRequest): Promise<never> {
       { notice, ready: (ready) => tellReady(request, { ...ready, pid: process.pid }) },
       gate
     )
+    if (outcome.kind === 'branch') throw branchError(request.vmPath, outcome)
     notice(outcomeText(request.vmPath, outcome))
     endProcess(0)
   } catch (error) {

@@ -1,18 +1,13 @@
-/** isrfs list, log and lease: what a share says, read in this process. A dead share hangs this command and nothing else. */
+/** isrfs list and lease: what a share says, read in this process. A dead share hangs this command and nothing else. */
 import path from 'node:path'
 import { FailedError, LeaseHeldError, messageOf } from '../base/errors.js'
-import type { Generation } from '../base/units.js'
 import { leaseHolder } from '../daemon/host.js'
 import { BEAT_INTERVAL_MS } from '../daemon/right.js'
-import {
-  listGenerations,
-  type PublishedGeneration,
-  readGeneration,
-  readNewestGeneration
-} from '../format/generations.js'
+import { type PublishedGeneration, readNewestGeneration } from '../format/generations.js'
 import { readVmDescriptor } from '../format/vm.js'
 import { openClient } from '../session/client.js'
 import { breakLease, describeHolder, type LeaseState, readLease } from '../share/lease.js'
+import { createSessionPin } from '../share/pin.js'
 import { Share } from '../share/share.js'
 import { bytes, moment } from './figures.js'
 import { directoriesOf, type GlobalOptions } from './options.js'
@@ -73,83 +68,8 @@ function leaseWord(state: LeaseState | undefined): string {
   return state === undefined || state.released !== undefined ? 'free' : `held by ${state.lease.holder.host}`
 }
 
-function sizeOf(manifest: PublishedGeneration['manifest']): number {
+export function sizeOf(manifest: PublishedGeneration['manifest']): number {
   return manifest.entries.reduce((total, entry) => total + (entry.type === 'file' ? entry.size : 0), 0)
-}
-
-export function logCommand(given: string, options: { readonly json?: boolean } = {}): void {
-  const share = new Share(path.resolve(given))
-  readVmDescriptor(share)
-  if (options.json === true) {
-    result(
-      JSON.stringify(
-        listGenerations(share)
-          .reverse()
-          .map((number) => logEntry(share, number))
-      )
-    )
-    return
-  }
-  const rows = listGenerations(share)
-    .reverse()
-    .map((number) => {
-      try {
-        const { manifest } = readGeneration(share, number)
-        const files = manifest.entries.filter((entry) => entry.type === 'file').length
-        const { created, client, changedBytes, sentBytes } = manifest
-        return [
-          String(number),
-          moment(created),
-          client.host,
-          bytes(changedBytes),
-          bytes(sentBytes),
-          String(files),
-          bytes(sizeOf(manifest))
-        ]
-      } catch (error) {
-        return [String(number), messageOf(error)]
-      }
-    })
-  const right = 'right' as const
-  result(
-    table(
-      [
-        { title: 'GENERATION', align: right },
-        { title: 'WHEN' },
-        { title: 'HOST' },
-        { title: 'CHANGED', align: right },
-        { title: 'SENT', align: right },
-        { title: 'FILES', align: right },
-        { title: 'SIZE', align: right }
-      ],
-      rows
-    )
-  )
-}
-
-/** One generation as documented in docs/operations.md; a damaged one has only its number and what is wrong. */
-function logEntry(share: Share, number: Generation): object {
-  try {
-    const { manifest, digest } = readGeneration(share, number)
-    const { created, client, changedBytes, sentBytes, parent, session } = manifest
-    const files = manifest.entries.filter((entry) => entry.type === 'file').length
-    const parentNumber = parent?.generation ?? null
-    return {
-      generation: number,
-      digest,
-      parent: parentNumber,
-      session,
-      created,
-      host: client.host,
-      client: client.id,
-      changedBytes,
-      sentBytes,
-      files,
-      totalBytes: sizeOf(manifest)
-    }
-  } catch (error) {
-    return { generation: number, damage: messageOf(error) }
-  }
 }
 
 export async function leaseCommand(
@@ -172,9 +92,11 @@ export async function leaseCommand(
   const { clientDirectory } = directoriesOf(options)
   prepareDirectory(clientDirectory, '--client-dir')
   await refuseWhileAlive(share, state)
+  // what its holder has not published is based on the newest generation: prune must leave that alone from now on
+  createSessionPin(share, state.lease.holder, state.lease.number, readNewestGeneration(share).number)
   breakLease(share, state, leaseHolder(openClient(clientDirectory).id, '(isrfs lease --break)'))
   result(`broken: lease ${String(state.lease.number)}, held by ${describeHolder(state)}`)
-  notice('changes that its holder has not published cannot become the next generation any more')
+  notice('changes that its holder has not published can only become a branch now: isrfs recover on that client')
 }
 
 /** Clocks of two machines are not compared: the beat moves while it is watched, or it does not. */

@@ -4,6 +4,7 @@ import { askUnmount, connectTo } from '../daemon/control-client.js'
 import type { Outcome } from '../daemon/messages.js'
 import { clearDeadMount } from '../daemon/kernel-unmount.js'
 import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
+import { branchError } from '../daemon/settle.js'
 import { describeHolders, findHolders } from './holders.js'
 import { isDead, locateMountpoint } from './mountpoint.js'
 import { outcomeText } from './outcome.js'
@@ -27,6 +28,7 @@ export async function unmountCommand(given: string, options: { readonly verify?:
     throw error instanceof BusyError ? await withHolders(error, mountpoint) : error
   }
   view.end()
+  if (outcome.kind === 'branch') throw branchError(vm, outcome)
   result(outcomeText(vm, outcome))
 }
 

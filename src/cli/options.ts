@@ -41,6 +41,15 @@ export function toDurationMs(text: string): number {
   return milliseconds
 }
 
+/** A number, or the beginning of a branch's name, such as "7-3f2a". */
+export function toGenerationOrBranch(text: string): {
+  readonly generation: number | null
+  readonly branch: string | null
+} {
+  if (/^[1-9]\d{0,7}-[0-9a-f]{0,16}$/.test(text)) return { generation: null, branch: text }
+  return { generation: toGenerationNumber(text), branch: null }
+}
+
 export function toGenerationNumber(text: string): number {
   if (!/^[1-9]\d{0,7}$/.test(text))
     throw new UsageError(`"${text}" is not a generation`, { hint: 'isrfs log <vm> lists them' })

@@ -8,6 +8,8 @@ export function outcomeText(vm: string, outcome: Outcome): string {
       const verified = outcome.verified ? ', read back and verified' : ''
       return `generation ${String(outcome.generation)} of ${vm} is durable on the share: ${bytes(outcome.changedBytes)} changed, ${bytes(outcome.sentBytes)} sent${verified}`
     }
+    case 'branch':
+      return `the changes are kept as branch ${outcome.branch} of ${vm}, durable on the share, and are not the next generation: ${outcome.why}`
     case 'unchanged':
       return `nothing was changed; generation ${String(outcome.generation)} of ${vm} is still the newest`
     case 'nothing-to-publish':

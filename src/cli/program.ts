@@ -2,6 +2,7 @@
  * The command line as commander sees it: words, options and help. What they do is in the command-*.ts
  * files, loaded when they are needed: `isrfs status` has no use for the FUSE binding. */
 import { Command, Option } from 'commander'
+import type { PruneCommandOptions } from './command-history.js'
 import type { MountOptions } from './command-mount.js'
 import type { GlobalOptions } from './options.js'
 
@@ -56,10 +57,11 @@ function addMountLife(program: Command): void {
     .argument('<vm>', 'the VM on the share')
     .argument('<mountpoint>', 'an empty directory')
     .option('--read-only', 'take no lease; every change is refused')
-    .option('--generation <n>', 'an older generation (implies --read-only)')
+    .option('--generation <n>', 'an older generation, or a branch (implies --read-only)')
     .option('--discard', 'writable, without a lease; changes are never published')
     .option('--foreground', 'stay in the foreground until the mount has ended')
     .option('--allow-other', 'let other users in, as their permissions allow (VMware runs as root)')
+    .option('--accept-rollback', 'resume although the share shows less than this client has seen (a restored backup)')
     .option('--cache-size <size>', 'how much of the disk the cache may take, such as 20G', '20G')
     .option('--share-timeout <duration>', 'checked, but without effect yet: reads wait for the share')
     .option('--no-writeback', 'hand each write(2) to the daemon before it returns')
@@ -108,7 +110,44 @@ function addShareViews(program: Command): void {
     .argument('<vm>', 'the VM on the share')
     .option('--json', 'one JSON array')
     .action(async (vm: string, options: { json?: boolean }) => {
-      ;(await import('./command-share.js')).logCommand(vm, options)
+      ;(await import('./command-log.js')).logCommand(vm, options)
+    })
+  program
+    .command('diff')
+    .description('files and bytes that differ between two generations')
+    .argument('<vm>', 'the VM on the share')
+    .argument('<a>', 'a generation or a branch')
+    .argument('<b>', 'another one')
+    .option('--json', 'one JSON array')
+    .action(async (vm: string, from: string, to: string, options: { json?: boolean }) => {
+      ;(await import('./command-history.js')).diffCommand(vm, from, to, options)
+    })
+  program
+    .command('rollback')
+    .description('make an older generation, or a branch, the newest one; nothing is lost')
+    .argument('<vm>', 'the VM on the share')
+    .argument('<n>', 'generation, or branch')
+    .action(async (vm: string, name: string, options: object, command: Command) => {
+      ;(await import('./command-history.js')).rollbackCommand(vm, name, withGlobals(command, options))
+    })
+  program
+    .command('check')
+    .description('is all that the generations need on the share, and undamaged?')
+    .argument('<vm>', 'the VM on the share')
+    .option('--generation <n>', 'only this generation or branch')
+    .option('--read-data', 'read and verify every block, not only what leads to it')
+    .option('--json', 'one JSON object')
+    .action(async (vm: string, options: object) => (await import('./command-history.js')).checkCommand(vm, options))
+  program
+    .command('prune')
+    .description('remove old generations and the chunks that no other one needs; without --yes only says what would go')
+    .argument('<vm>', 'the VM on the share')
+    .option('--keep <n>', 'how many of the newest generations stay', '10')
+    .option('--branch <name...>', 'branches to remove; the others stay')
+    .option('--grace <duration>', 'how long unused chunks are kept, by the clock of the server', '24h')
+    .option('--yes', 'do it')
+    .action(async (vm: string, options: PruneCommandOptions, command: Command) => {
+      ;(await import('./command-history.js')).pruneCommand(vm, withGlobals(command, options))
     })
   program
     .command('lease')

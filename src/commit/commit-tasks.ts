@@ -3,12 +3,15 @@
  * and exports. Inputs and outputs are plain data that can cross a thread (Buffers arrive as Uint8Arrays and are made
  * Buffers again by what needs them, or by CommitPool on the way back).
  */
-import { IntegrityError } from '../base/errors.js'
+import { IntegrityError, messageOf } from '../base/errors.js'
 import { readMapObject } from '../cache/map-object.js'
 import { decodeBlock, decodeObject } from '../format/block-codec.js'
 import { chunkName, readStored, writeObjects } from '../format/chunk.js'
 import {
   findSession,
+  type FoundSession,
+  publishBranch,
+  type PublishedBranch,
   publishGeneration,
   type PublishedGeneration,
   readNewestGeneration
@@ -41,16 +44,20 @@ export const commitTasks = {
     readMapObject(share, input.place, input.candidate).bytes,
   publish: (share: Share, input: { manifest: Manifest }): PublishedGeneration =>
     publishGeneration(share, input.manifest),
+  publishBranch: (share: Share, input: { manifest: Manifest }): PublishedBranch => publishBranch(share, input.manifest),
   /** reads blocks and map objects back and checks their digests */
   verify: (share: Share, input: Places): void => {
     verifyPlaces(share, input)
   },
+  /** which of these blocks are not what their digests say, and why */
+  examine: (share: Share, input: { places: readonly BlockPlace[] }): { position: number; why: string }[] =>
+    examine(share, input.places),
   /** looks through a fresh open whether each chunk is there with the bytes that are expected in it */
   checkChunks: (share: Share, input: Places): void => {
     checkChunks(share, [...input.places, ...(input.objects ?? [])])
   },
   newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
-  findSession: (share: Share, input: { sessionId: string; above: number }): PublishedGeneration | undefined =>
+  findSession: (share: Share, input: { sessionId: string; above: number }): FoundSession | undefined =>
     findSession(share, input.sessionId, input.above),
   leaseStillHeld: (share: Share, input: { held: Lease }): boolean => leaseStillHeld(share, input.held),
   beatLease: (share: Share, input: { held: Lease; beats: number }): boolean =>
@@ -70,6 +77,17 @@ function verifyPlaces(share: Share, { places, objects = [] }: Places): void {
     readBack(share, place, (stored) => decodeBlock(stored, { ...place, digest: asBuffer(place.digest) }))
   }
   for (const place of objects) readBack(share, place, (stored) => decodeObject(stored, place))
+}
+
+function examine(share: Share, places: readonly BlockPlace[]): { position: number; why: string }[] {
+  return places.flatMap((place, position) => {
+    try {
+      decodeBlock(readStored(share, place), { ...place, digest: asBuffer(place.digest) })
+      return []
+    } catch (error) {
+      return [{ position, why: messageOf(error) }]
+    }
+  })
 }
 
 /** A chunk that an earlier try has recorded is not sent again while its size is right: somebody has to move a damaged one. */

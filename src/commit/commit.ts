@@ -9,7 +9,8 @@
  *    it whole, and the next try sends only what has no durable, recorded place.
  *    After that nothing fails: a published session is dropped by the next mount, which finds its id in the manifest,
  *    so whatever can be wrong with its chunks has to be found before.
- * 2. Nothing is published unless the lease is still held and the newest generation is exactly the session's base.
+ * 2. No generation is published unless the lease is still held and the newest generation is exactly the session's base.
+ *    A session that may not make the next generation any more becomes a branch of the VM instead: nothing is lost.
  * 3. A block that equals its base or is zero sends nothing.
  */
 import { errnoOf, messageOf, IsrfsError, NotPublishedError } from '../base/errors.js'
@@ -17,7 +18,7 @@ import { sha256 } from '../base/digest.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGE_BYTES, PAGES_PER_BLOCK, toGeneration } from '../base/units.js'
 import { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
-import type { PublishedGeneration } from '../format/generations.js'
+import type { PublishedBranch, PublishedGeneration } from '../format/generations.js'
 import type { Manifest } from '../format/manifest.js'
 import { MANIFEST_FORMAT, MANIFEST_VERSION } from '../format/manifest.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
@@ -53,7 +54,8 @@ export interface CommitOptions {
   readonly vmPath: string
   readonly session: Session
   readonly base: PublishedGeneration
-  readonly held: Pick<HeldLease, 'number' | 'token'>
+  /** undefined: somebody else has the lease, so it becomes a branch */
+  readonly held: Pick<HeldLease, 'number' | 'token'> | undefined
   /** undefined when a session is recovered without a cache */
   readonly cache: Cache | undefined
   readonly client: { readonly id: string; readonly host: string }
@@ -63,8 +65,10 @@ export interface CommitOptions {
 }
 
 export interface CommitResult {
-  /** undefined: nothing differs from the base, nothing was published */
+  /** undefined: nothing differs from the base and nothing was published, or it became a branch */
   readonly published: PublishedGeneration | undefined
+  /** where the work is, when another client has made the next generation, and why */
+  readonly branch: { readonly published: PublishedBranch; readonly why: string } | undefined
   readonly changedBytes: number
   readonly sentBytes: number
 }
@@ -109,7 +113,7 @@ class Commit {
   async run(): Promise<CommitResult> {
     const { session, base } = this.#options
     await this.#syncSession()
-    await this.#checkRight()
+    let lost = await this.#whyLost()
     const files = [...session.namespace.inodes()].filter(
       (inode) => inode.type === 'file' && inode.parent !== 0 && contentMayDiffer(inode)
     )
@@ -119,19 +123,40 @@ class Commit {
     for (const inode of files) maps.set(inode.id, await this.#rewrite(inode, changes.get(inode.id) ?? new Map()))
     const entries = manifestEntries(session.namespace, maps)
     if (sameEntries(entries, base.manifest.entries))
-      return { published: undefined, changedBytes: 0, sentBytes: this.#sentBytes }
+      return { published: undefined, branch: undefined, changedBytes: 0, sentBytes: this.#sentBytes }
 
     await this.#checkSent()
     this.#report('publish')
-    await this.#checkRight()
-    const published = await this.#pool.run('publish', { manifest: this.#manifest(entries) })
+    const manifest = this.#manifest(entries)
+    lost ??= await this.#whyLost()
+    const published = lost === undefined ? await this.#publish(manifest) : new NotPublishedError(lost)
+    const sizes = { changedBytes: this.#changedBytes, sentBytes: this.#sentBytes }
+    if (published instanceof NotPublishedError) {
+      const branch = await this.#pool.run('publishBranch', { manifest })
+      this.#mark({ generation: branch.number, digest: branch.digest, branch: branch.name })
+      return { published: undefined, branch: { published: branch, why: published.message }, ...sizes }
+    }
+    this.#mark({ generation: published.number, digest: published.digest })
+    await this.#keepInCache(files, changes)
+    return { published, branch: undefined, ...sizes }
+  }
+
+  /** The generation, or the error that says who has the number instead. */
+  async #publish(manifest: Manifest): Promise<PublishedGeneration | NotPublishedError> {
     try {
-      session.markPublished(published.number, published.digest)
+      return await this.#pool.run('publish', { manifest })
+    } catch (error) {
+      if (error instanceof NotPublishedError) return error
+      throw error
+    }
+  }
+
+  #mark(published: Parameters<Session['markPublished']>[0]): void {
+    try {
+      this.#options.session.markPublished(published)
     } catch {
       // a full disk: the manifest names the session, which says the same to the next mount
     }
-    await this.#keepInCache(files, changes)
-    return { published, changedBytes: this.#changedBytes, sentBytes: this.#sentBytes }
   }
 
   /** A disk that the session has filled must not keep it from being published: the cache makes way. */
@@ -157,20 +182,15 @@ class Commit {
     await this.#pool.run(task, { places: [], objects: this.#sentObjects })
   }
 
-  /** Invariant 2. */
-  async #checkRight(): Promise<void> {
+  /** Invariant 2: why this session may not make the next generation; undefined while it may. */
+  async #whyLost(): Promise<string | undefined> {
     const { base, held, vmPath } = this.#options
-    if (!(await this.#pool.run('leaseStillHeld', { held }))) {
-      throw new NotPublishedError(`the lease of ${vmPath} was taken by somebody else`, {
-        hint: `see who has it: isrfs lease ${vmPath}`
-      })
-    }
     const newest = await this.#pool.run('newest', {})
     if (newest.number !== base.number || newest.digest !== base.digest) {
-      throw new NotPublishedError(
-        `generation ${String(newest.number)} was published by ${newest.manifest.client.host} since generation ${String(base.number)}, which these changes are based on`
-      )
+      return `generation ${String(newest.number)} was published by ${newest.manifest.client.host} since generation ${String(base.number)}, which these changes are based on`
     }
+    if (held !== undefined && (await this.#pool.run('leaseStillHeld', { held }))) return undefined
+    return `the lease of ${vmPath} was taken by somebody else`
   }
 
   /** Per file: block -> its new place, or undefined where it is zero now. Blocks equal to their base are left out. */

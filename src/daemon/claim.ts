@@ -28,6 +28,7 @@ import { Session, type SessionIdentity } from '../session/session.js'
 import type { HeldLease } from '../share/lease.js'
 import { askAllStatus } from './control-client.js'
 import { leaseHolder } from './host.js'
+import { rememberNewest } from './seen-generation.js'
 
 const LISTING_WAIT_MS = 30_000
 const LISTING_RETRY_MS = 1000
@@ -41,7 +42,12 @@ export interface ClaimRequest {
   /** named in the lease */
   readonly mountpoint: string
   readonly notice: (text: string) => void
+  /** resume a generation older than one that this client has seen (a share restored from a backup) */
+  readonly acceptRollback: boolean
 }
+
+/** What was left behind cannot become the next generation: somebody else has made one. `isrfs recover` makes it a branch. */
+export class SessionConflictError extends NotPublishedError {}
 
 export interface Claim {
   readonly lock: DirectoryLock
@@ -103,6 +109,7 @@ async function continueWith(
 ): Promise<Claim> {
   try {
     const newest = await findNewest(request, held)
+    await rememberNewest(request, newest)
     const leftOver = await findLeftOver(request, sessionDirectory, newest)
     return { lock, sessionDirectory, held, newest, leftOver }
   } catch (error) {
@@ -148,22 +155,23 @@ async function findLeftOver(
   const identity = Session.inspect(directory)
   if (identity === undefined) return undefined
   const above = identity.baseGeneration
-  const number =
-    published?.generation ??
-    (await pool.run('findSession', { sessionId: identity.sessionId, above }, { what: 'looking for the session' }))
-      ?.number
-  if (number !== undefined) {
-    notice(`the session that was left behind had been published as generation ${String(number)}; it was cleaned up`)
+  const input = { sessionId: identity.sessionId, above }
+  const found =
+    published === undefined
+      ? (await pool.run('findSession', input, { what: 'looking for the session' }))?.name
+      : (published.branch ?? String(published.generation))
+  if (found !== undefined) {
+    notice(`the session that was left behind had been published as generation ${found}; it was cleaned up`)
     removeSession(directory)
     return undefined
   }
   if (identity.baseDigest !== newest.digest) {
     if (await isUnchanged(pool, directory, identity)) return undefined
     const { host } = newest.manifest.client
-    throw new NotPublishedError(
+    throw new SessionConflictError(
       `a session from ${identity.createdIso} was left behind in ${directory}; it is based on generation ${String(identity.baseGeneration)} of ${vmPath}, but ${host} has published generation ${String(newest.number)} since`,
       {
-        hint: `both cannot become the next generation. Look at the newest one with isrfs mount --read-only; when it is the one to keep: isrfs recover ${vmPath} --discard`
+        hint: `both cannot be the next generation. isrfs recover ${vmPath} keeps the session as a branch of the VM (isrfs rollback makes that the newest one); isrfs recover ${vmPath} --discard drops it`
       }
     )
   }
@@ -188,7 +196,7 @@ async function isUnchanged(pool: SharePool, directory: string, identity: Session
   return true
 }
 
-function openLeftOver(directory: string, newest: PublishedGeneration): Session {
+export function openLeftOver(directory: string, newest: PublishedGeneration): Session {
   try {
     return Session.open(directory, baseImageOf(newest.manifest))
   } catch (error) {

@@ -28,6 +28,13 @@ const outcomeSchema = z.discriminatedUnion('kind', [
     sentBytes: z.number(),
     verified: z.boolean()
   }),
+  z.object({
+    kind: z.literal('branch'),
+    branch: z.string(),
+    why: z.string(),
+    changedBytes: z.number(),
+    sentBytes: z.number()
+  }),
   z.object({ kind: z.literal('unchanged'), generation: z.number() }),
   z.object({ kind: z.literal('nothing-to-publish'), why: z.enum(['read-only', 'discard']) })
 ])

@@ -99,8 +99,9 @@ async function openForWriting(
   client: Client,
   vmId: string
 ): Promise<Claimed> {
-  const { vmPath, clientDirectory, mountpoint } = request
-  const claim = await claimVm({ pool, vmPath, vmId, clientId: client.id, clientDirectory, mountpoint, notice })
+  const { vmPath, clientDirectory, mountpoint, acceptRollback } = request
+  const clientId = client.id
+  const claim = await claimVm({ pool, vmPath, vmId, clientId, clientDirectory, mountpoint, notice, acceptRollback })
   const { held, newest: base, sessionDirectory, lock } = claim
   try {
     const session =
@@ -122,11 +123,13 @@ async function openPrivately(
   client: Client,
   vmId: string
 ): Promise<Claimed> {
-  const { generation } = request
+  const { generation, branch } = request
   const base =
-    generation === null
-      ? await pool.run('newest', {}, { what: 'reading the newest generation' })
-      : await pool.run('generation', { number: generation }, { what: `reading generation ${String(generation)}` })
+    branch !== null
+      ? await pool.run('branch', { name: branch }, { what: `reading branch ${branch}` })
+      : generation === null
+        ? await pool.run('newest', {}, { what: 'reading the newest generation' })
+        : await pool.run('generation', { number: generation }, { what: `reading generation ${String(generation)}` })
   const directory = createPrivateDirectory(request.clientDirectory)
   const session = newSession(directory.path, { vmId, client: client.id, base, held: undefined, discard: true })
   const holder = leaseHolder(client.id, request.mountpoint)

@@ -1,12 +1,12 @@
 /** Publishes, or drops, a session that was left behind, without mounting it. One-shot: no beats, no control socket. */
-import { IntegrityError, IsrfsError, LeaseHeldError } from '../base/errors.js'
+import { IntegrityError, IsrfsError, LeaseHeldError, messageOf } from '../base/errors.js'
 import { commitSession } from '../commit/commit.js'
 import { SharePool } from '../fetch/share-pool.js'
 import { copiedNotice, openClient } from '../session/client.js'
 import { removeSession } from '../session/identity.js'
 import { Session } from '../session/session.js'
 import type { GenerationReference } from '../share/lease.js'
-import { type Claim, claimVm, lockSession, sessionDirectoryOf } from './claim.js'
+import { type Claim, claimVm, lockSession, openLeftOver, SessionConflictError, sessionDirectoryOf } from './claim.js'
 import { hostName, leaseHolder } from './host.js'
 import type { Outcome, Progress } from './messages.js'
 import { asNotPublished } from './settle.js'
@@ -24,13 +24,66 @@ export async function recoverSession(request: RecoverRequest): Promise<Outcome |
   const { vmPath, clientDirectory, notice } = request
   return withVm(request, async (pool, vmId, clientId) => {
     const mountpoint = '(isrfs recover)'
-    const claim = await claimVm({ pool, vmPath, vmId, clientId, clientDirectory, mountpoint, notice })
+    const asked = { pool, vmPath, vmId, clientId, clientDirectory, mountpoint, notice, acceptRollback: false }
+    let claim: Claim
+    try {
+      claim = await claimVm(asked)
+    } catch (error) {
+      const isLost = error instanceof SessionConflictError || error instanceof LeaseHeldError
+      const outcome = isLost ? await publishBranch(request, pool, vmId, clientId) : undefined
+      if (outcome === undefined) throw error
+      return outcome
+    }
     try {
       return await publish(request, pool, claim, clientId)
     } finally {
       claim.lock.release()
     }
   })
+}
+
+/**
+ * What was left behind cannot become the next generation, because somebody else makes or has made it: it becomes a
+ * branch, for which no lease is needed. undefined when nothing was left behind.
+ */
+async function publishBranch(
+  request: RecoverRequest,
+  pool: SharePool,
+  vmId: string,
+  clientId: string
+): Promise<Outcome | undefined> {
+  const { vmPath, clientDirectory, onProgress } = request
+  const directory = sessionDirectoryOf(clientDirectory, vmId)
+  const lock = await lockSession(directory, vmPath)
+  try {
+    const identity = Session.inspect(directory)
+    if (identity === undefined) return undefined
+    const input = { number: identity.baseGeneration }
+    const base = await pool.run('generation', input, { what: 'reading the base of the session' })
+    if (base.digest !== identity.baseDigest) {
+      throw new IntegrityError(
+        `the session is based on another generation ${String(base.number)} than the share shows`,
+        {
+          hint: `the share was restored from a backup or changed behind isrfs; nothing was changed, keep ${directory}`
+        }
+      )
+    }
+    const session = openLeftOver(directory, base)
+    try {
+      const client = { id: clientId, host: hostName() }
+      const options = { vmPath, session, base, held: undefined, cache: undefined, client, verify: false, onProgress }
+      const { branch, changedBytes, sentBytes } = await commitSession(options)
+      dropPublished(session, request.notice)
+      await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
+      if (branch === undefined) return { kind: 'unchanged', generation: base.number }
+      return { kind: 'branch', branch: branch.published.name, why: branch.why, changedBytes, sentBytes }
+    } catch (error) {
+      await session.close().catch(() => undefined)
+      throw asNotPublished(error, vmPath)
+    }
+  } finally {
+    lock.release()
+  }
 }
 
 async function publish(
@@ -47,7 +100,7 @@ async function publish(
     return undefined
   }
   try {
-    const { published, changedBytes, sentBytes } = await commitSession({
+    const { published, branch, changedBytes, sentBytes } = await commitSession({
       vmPath: request.vmPath,
       session,
       base: newest,
@@ -57,8 +110,12 @@ async function publish(
       verify: false,
       onProgress: request.onProgress
     })
-    session.destroy()
+    dropPublished(session, request.notice)
+    if (branch !== undefined) {
+      return { kind: 'branch', branch: branch.published.name, why: branch.why, changedBytes, sentBytes }
+    }
     const result = published ?? newest
+    await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
     await giveBack({ number: result.number, digest: result.digest })
     if (published === undefined) return { kind: 'unchanged', generation: newest.number }
     return { kind: 'published', generation: published.number, changedBytes, sentBytes, verified: false }
@@ -66,6 +123,15 @@ async function publish(
     if (Session.inspect(claim.sessionDirectory) === undefined) throw error // published; only the lease is left
     await session.close().catch(() => undefined)
     throw asNotPublished(error, request.vmPath)
+  }
+}
+
+/** Its work is durable on the share: a failure to clean up is told and is none. */
+function dropPublished(session: Session, notice: (text: string) => void): void {
+  try {
+    session.destroy()
+  } catch (error) {
+    notice(`the session could not be cleaned up (the next mount does it): ${messageOf(error)}`)
   }
 }
 
@@ -77,6 +143,7 @@ export async function discardSession(request: RecoverRequest): Promise<string | 
     try {
       const created = createdOf(directory)
       removeSession(directory)
+      await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
       await giveBackOwnLease(request, pool, clientId)
       return created
     } finally {

@@ -11,10 +11,14 @@ const mountRequestSchema = z.object({
   logFile: z.string().startsWith('/'),
   /** null: the newest */
   generation: z.number().int().positive().nullable(),
+  /** the beginning of a branch's name; null: no branch */
+  branch: z.string().max(64).nullable(),
   readOnly: z.boolean(),
   /** writable, never published */
   discard: z.boolean(),
   allowOther: z.boolean(),
+  /** show a newest generation that is older than what this client has seen */
+  acceptRollback: z.boolean(),
   writeback: z.boolean(),
   cacheBytesMax: z.number().int().positive()
 })

@@ -14,6 +14,7 @@ import type { Log } from './log.js'
 import type { Outcome, Progress } from './messages.js'
 import type { OpenedVm } from './opened-vm.js'
 import type { MountRequest } from './request.js'
+import { notePublished } from './seen-generation.js'
 import { withinMs } from './within.js'
 
 const RELEASE_MS_MAX = 15_000
@@ -33,11 +34,17 @@ export async function settleMount(request: MountRequest, vm: OpenedVm, settling:
     return { kind: 'nothing-to-publish', why: request.readOnly ? 'read-only' : 'discard' }
   }
   const committed = session.namespace.changed ? await commit(request, vm, held, settling) : undefined
+  if (committed?.branch !== undefined) {
+    const { branch, changedBytes, sentBytes } = committed
+    await letGo(vm, base, settling)
+    return { kind: 'branch', branch: branch.published.name, why: branch.why, changedBytes, sentBytes }
+  }
   if (committed?.published === undefined) {
     await letGo(vm, base, settling)
     return { kind: 'unchanged', generation: base.number }
   }
   const { published, changedBytes, sentBytes } = committed
+  notePublished({ clientDirectory: request.clientDirectory, vmId: base.manifest.vm }, published)
   await letGo(vm, published, settling)
   return { kind: 'published', generation: published.number, changedBytes, sentBytes, verified: settling.verify }
 }
@@ -67,19 +74,32 @@ async function commit(
   }
 }
 
-async function letGo({ session, right }: OpenedVm, newest: GenerationReference, { notice }: Settling): Promise<void> {
+async function letGo(
+  { session, right, pool, client, held }: OpenedVm,
+  newest: GenerationReference,
+  { notice }: Settling
+): Promise<void> {
   try {
     session.destroy()
   } catch (error) {
     notice(`the session could not be cleaned up (the next mount does it): ${messageOf(error)}`)
   }
-  const given = right.giveBack({ number: newest.number, digest: newest.digest })
+  const given = right
+    .giveBack({ number: newest.number, digest: newest.digest })
+    .then(() => (held === undefined ? undefined : pool.run('removeSessionPins', { client: client.id })))
   try {
     if (await withinMs(given, RELEASE_MS_MAX)) return
     notice('the share does not answer: the lease could not be given back; the next mount by this client takes it back')
   } catch (error) {
     notice(`the lease could not be given back: ${messageOf(error)}`)
   }
+}
+
+/** The changes are safe, on the share even, but they are not what the next mount shows: no success. */
+export function branchError(vmPath: string, outcome: Extract<Outcome, { kind: 'branch' }>): NotPublishedError {
+  return new NotPublishedError(`not published as the next generation: ${outcome.why}`, {
+    hint: `the changes are kept on the share as branch ${outcome.branch}: look at it with isrfs mount ${vmPath} <mountpoint> --generation ${outcome.branch}, make it the newest generation with isrfs rollback ${vmPath} ${outcome.branch}`
+  })
 }
 
 /** Whatever stopped a commit: the changes are safe, and this is how to go on. */

@@ -9,7 +9,16 @@ import { BLOCK_BYTES, toGeneration } from '../base/units.js'
 import { readMapObject, type ReadObject } from '../cache/map-object.js'
 import { decodeBlock } from '../format/block-codec.js'
 import { chunkName, readStored } from '../format/chunk.js'
-import { findSession, type PublishedGeneration, readGeneration, readNewestGeneration } from '../format/generations.js'
+import {
+  digestOfGeneration,
+  findSession,
+  type FoundSession,
+  type PublishedBranch,
+  type PublishedGeneration,
+  readBranch,
+  readGeneration,
+  readNewestGeneration
+} from '../format/generations.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
 import { readVmDescriptor, type VmDescriptor } from '../format/vm.js'
 import {
@@ -21,7 +30,7 @@ import {
   leaseStillHeld,
   releaseLease
 } from '../share/lease.js'
-import { beatPin, createPin, type Pin, removePin } from '../share/pin.js'
+import { beatPin, createPin, type Pin, removePin, removeSessionPins } from '../share/pin.js'
 import type { Share } from '../share/share.js'
 
 /** blocks in one read of the share: 1 MiB */
@@ -56,7 +65,10 @@ export const shareTasks = {
   newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
   generation: (share: Share, input: { number: number }): PublishedGeneration =>
     readGeneration(share, toGeneration(input.number)),
-  findSession: (share: Share, input: { sessionId: string; above: number }): PublishedGeneration | undefined =>
+  branch: (share: Share, input: { name: string }): PublishedBranch => readBranch(share, input.name),
+  digestOf: (share: Share, input: { number: number }): string | undefined =>
+    digestOfGeneration(share, toGeneration(input.number)),
+  findSession: (share: Share, input: { sessionId: string; above: number }): FoundSession | undefined =>
     findSession(share, input.sessionId, input.above),
   acquireLease: (share: Share, input: { holder: LeaseHolder }): HeldLease => acquireLease(share, input.holder),
   leaseStillHeld: (share: Share, input: { held: Lease }): boolean => leaseStillHeld(share, input.held),
@@ -72,6 +84,9 @@ export const shareTasks = {
   },
   removePin: (share: Share, input: { pin: Pin }): void => {
     removePin(share, input.pin)
+  },
+  removeSessionPins: (share: Share, input: { client: string }): void => {
+    removeSessionPins(share, input.client)
   }
 }
 

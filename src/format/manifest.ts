@@ -73,6 +73,8 @@ const manifestSchema = z.object({
   changedBytes: count,
   /** bytes that were sent to the share for it */
   sentBytes: count,
+  /** generation or branch whose content this is, when a rollback has made it */
+  restores: label(64).optional(),
   /** first inode number that was never used */
   nextInode: positive.max(NEXT_INODE_MAX),
   entries: z.array(entrySchema).min(1)

@@ -32,7 +32,12 @@ const fileSchema = z.object({
   /** boot of the machine in which it was last opened */
   boot: z.string().max(64),
   published: z
-    .object({ generation: z.number().int().positive(), digest: z.string().regex(/^[0-9a-f]{64}$/) })
+    .object({
+      generation: z.number().int().positive(),
+      digest: z.string().regex(/^[0-9a-f]{64}$/),
+      /** name of the branch, when it lost its number to another session */
+      branch: z.string().max(64).optional()
+    })
     .nullable()
 })
 

@@ -114,7 +114,7 @@ export class Session {
   }
 
   /** The generation that holds everything of this session, when only its removal is left. */
-  static publishedAs(directory: string): { readonly generation: number; readonly digest: string } | undefined {
+  static publishedAs(directory: string): NonNullable<SessionFile['published']> | undefined {
     return readSessionFile(directory)?.published ?? undefined
   }
 
@@ -280,9 +280,9 @@ export class Session {
     await this.#journalSync.run()
   }
 
-  /** Its generation is on the share: from now on nothing of it is replayed. Durable when it returns. */
-  markPublished(generation: number, digest: string): void {
-    writeSessionFile(this.#directory, { ...this.#file, published: { generation, digest } })
+  /** Its generation (or branch) is on the share: from now on nothing of it is replayed. Durable when it returns. */
+  markPublished(published: NonNullable<SessionFile['published']>): void {
+    writeSessionFile(this.#directory, { ...this.#file, published })
   }
 
   /** Removes everything but the lock. */

@@ -12,7 +12,7 @@ const LEASE_VERSION = 1
 
 const generationReference = z.object({ number: count, digest: digestHex })
 
-const holderSchema = z.object({
+export const holderSchema = z.object({
   client: identifier,
   host: label(256),
   user: label(256),

@@ -140,11 +140,37 @@ export class Share {
     return true
   }
 
-  /** Dates a file anew, by the server's clock: that is the one which a grace period is measured with. */
+  /** Now, by the server's clock, in milliseconds since the epoch: the clock that a grace period is measured with. */
+  serverNowMs(): number {
+    this.#serverAheadMs ??= this.#measureServerClock()
+    return Date.now() + this.#serverAheadMs
+  }
+
+  /** When a name was last modified, by the server's clock; undefined when there is no such name. */
+  modifiedMs(name: string): number | undefined {
+    this.#refuseLinks(name)
+    try {
+      return this.#fs.lstatSync(this.pathOf(name)).mtimeMs
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined
+      throw shareError(error, this.pathOf(name), 'look at')
+    }
+  }
+
+  /** Gives a file another name, durably in both directories. */
+  move(name: string, newName: string): void {
+    const size = this.size(name)
+    if (size === undefined) throw new ShareError('ENOENT', this.pathOf(name), `${this.pathOf(name)} does not exist`)
+    this.makeDirectory(path.dirname(newName))
+    this.#moveInto(name, newName, size)
+    this.syncDirectory(path.dirname(newName))
+    this.syncDirectory(path.dirname(name))
+  }
+
+  /** Dates a file anew, by the server's clock. */
   touch(name: string): void {
     this.#refuseLinks(name)
-    this.#serverAheadMs ??= this.#measureServerClock()
-    const now = new Date(Date.now() + this.#serverAheadMs)
+    const now = new Date(this.serverNowMs())
     try {
       this.#fs.utimesSync(this.pathOf(name), now, now)
     } catch (error) {

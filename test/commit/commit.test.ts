@@ -4,8 +4,8 @@ import test, { type ExecutionContext } from 'ava'
 import { IntegrityError, NotPublishedError, PosixError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, PAGE_BYTES, toGeneration } from '../../src/base/units.js'
 import { chunkName } from '../../src/format/chunk.js'
-import { publishGeneration } from '../../src/format/generations.js'
-import { acquireLease, breakLease, readLease } from '../../src/share/lease.js'
+import { findSession, listBranches, publishGeneration, readBranch } from '../../src/format/generations.js'
+import { breakLease, readLease } from '../../src/share/lease.js'
 import { Random } from '../support/random.js'
 import { blockAt, CLIENT, CommitBed, contentOf, entryOf, once, placesOf } from './commit-bed.js'
 
@@ -22,7 +22,7 @@ function bytes(length: number, seed = 1): Buffer {
 test('a session without changes publishes nothing', async (t) => {
   const bed = bedOf(t, { disk: bytes(BLOCK_BYTES) })
   const result = await bed.commit()
-  t.deepEqual(result, { published: undefined, changedBytes: 0, sentBytes: 0 })
+  t.deepEqual(result, { published: undefined, branch: undefined, changedBytes: 0, sentBytes: 0 })
   t.is(bed.newest().number, toGeneration(1))
 })
 
@@ -35,7 +35,7 @@ test('bytes written again as they were send nothing and publish nothing', async 
   bed.session.write(file, content.subarray(3 * BLOCK_BYTES), 3 * BLOCK_BYTES)
   const before = bed.chunks()
   const result = await bed.commit()
-  t.deepEqual(result, { published: undefined, changedBytes: 0, sentBytes: 0 })
+  t.deepEqual(result, { published: undefined, branch: undefined, changedBytes: 0, sentBytes: 0 })
   t.deepEqual(bed.chunks(), before)
 })
 
@@ -183,7 +183,7 @@ test('attributes alone make a generation and send nothing', async (t) => {
 })
 
 for (const when of ['before the upload', 'after the upload'] as const) {
-  test(`a lease that was broken ${when} refuses, and the session is whole`, async (t) => {
+  test(`a lease that was broken ${when} makes the session a branch`, async (t) => {
     const content = bytes(2 * BLOCK_BYTES)
     const bed = bedOf(t, { disk: content })
     bed.session.write(bed.file('disk'), bytes(PAGE_BYTES, 9), PAGE_BYTES)
@@ -194,16 +194,16 @@ for (const when of ['before the upload', 'after the upload'] as const) {
     }
     if (when === 'before the upload') takeAway()
     const onProgress = once('publish', when === 'after the upload' ? takeAway : () => undefined)
-    const error = await t.throwsAsync(bed.commit({ onProgress }), { instanceOf: NotPublishedError })
-    t.regex(error.message, /lease .* was taken/)
+    const { published, branch } = await bed.commit({ onProgress })
+    t.is(published, undefined)
+    t.regex(branch?.why ?? '', /lease .* was taken/)
     t.is(bed.newest().number, toGeneration(1))
-    await bed.reopen()
-    bed.held = acquireLease(bed.share, CLIENT)
-    t.true(contentOf(bed.share, await bed.publish(), 'disk').equals(content))
+    t.deepEqual(listBranches(bed.share), [branch?.published.name])
+    t.true(contentOf(bed.share, readBranch(bed.share, '2-'), 'disk').equals(content))
   })
 }
 
-test('a generation that somebody else has published refuses, and the session is whole', async (t) => {
+test('a generation that somebody else has published makes the session a branch', async (t) => {
   const bed = bedOf(t, { disk: bytes(BLOCK_BYTES) })
   const page = bytes(PAGE_BYTES, 9)
   bed.session.write(bed.file('disk'), page, 0)
@@ -216,16 +216,15 @@ test('a generation that somebody else has published refuses, and the session is 
       client: { id: 'fedcba9876543210', host: 'elsewhere' }
     })
   }
-  const error = await t.throwsAsync(bed.commit({ onProgress: once('publish', publishOther) }), {
-    instanceOf: NotPublishedError
-  })
-  t.regex(error.message, /generation 2 was published by elsewhere since generation 1/)
-  await t.throwsAsync(bed.commit(), { instanceOf: NotPublishedError, message: /elsewhere/ })
+  const { published, branch } = await bed.commit({ onProgress: once('publish', publishOther) })
+  t.is(published, undefined)
+  t.regex(branch?.why ?? '', /generation 2 was published by elsewhere since generation 1/)
   t.is(bed.newest().manifest.client.host, 'elsewhere')
-  await bed.reopen()
-  const into = Buffer.alloc(PAGE_BYTES)
-  bed.session.read(bed.file('disk'), into, 0)
-  t.true(into.equals(page))
+  const kept = readBranch(bed.share, branch?.published.name ?? '')
+  t.true(contentOf(bed.share, kept, 'disk').subarray(0, PAGE_BYTES).equals(page))
+  t.is(findSession(bed.share, bed.session.identity.sessionId, 1)?.kind, 'branch')
+  const again = await bed.commit()
+  t.is(again.branch?.published.digest, kept.digest, 'a second try finds the first one')
 })
 
 test('a try after a failure sends only what was not sent', async (t) => {

@@ -2,6 +2,8 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import anyTest, { type TestFn } from 'ava'
+import { breakLease, readLease } from '../../src/share/lease.js'
+import { Share } from '../../src/share/share.js'
 import { Bed, CLI, isAlive, waitFor } from '../support/bed.js'
 
 const test = anyTest as TestFn<{ bed: Bed }>
@@ -127,17 +129,56 @@ test.serial('a session whose base is not the newest any more is never replayed s
   const other = await bed.mount('b', bed.vm(), 'other')
   writeSynced(path.join(other, 'file'), 'won')
   await bed.unmount('b', other)
-  for (const command of [
-    ['mount', bed.vm(), mountpoint],
-    ['recover', bed.vm()]
-  ]) {
-    const refused = await bed.isrfs('a', ...command)
-    t.is(refused.code, 5, refused.stderr)
-    t.regex(refused.stderr, /based on generation 1 .* generation 2/)
-  }
-  await bed.mustIsrfs('a', 'recover', bed.vm(), '--discard')
+  const refused = await bed.isrfs('a', 'mount', bed.vm(), mountpoint)
+  t.is(refused.code, 5, refused.stderr)
+  t.regex(refused.stderr, /based on generation 1 .* generation 2/)
+  t.deepEqual(fs.readdirSync(path.join(bed.vm(), 'pins')).length, 1, 'the base of the session is pinned')
+  const recovered = await bed.mustIsrfs('a', 'recover', bed.vm())
+  const branch = /branch (2-[0-9a-f]{16})/.exec(recovered.stdout)?.[1] ?? ''
+  t.deepEqual(fs.readdirSync(path.join(bed.vm(), 'pins')), [], 'and is not needed any more')
+  t.true((await bed.mustIsrfs('b', 'log', bed.vm())).stdout.includes(branch))
   await bed.mount('a', bed.vm(), 'mnt')
   t.is(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'won')
+  await bed.unmount('a', mountpoint)
+  const old = await bed.mount('b', bed.vm(), 'other', '--generation', branch)
+  t.is(fs.readFileSync(path.join(old, 'file'), 'utf8'), 'lost')
+  await bed.unmount('b', old)
+  await bed.mustIsrfs('b', 'rollback', bed.vm(), branch)
+  await bed.mustIsrfs('b', 'export', bed.vm(), bed.path('exported'))
+  t.is(fs.readFileSync(bed.path('exported', 'file'), 'utf8'), 'lost')
+})
+
+test.serial('a mount whose lease was broken while it ran ends as a branch: exit 5 says its name', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  writeSynced(path.join(mountpoint, 'file'), 'mine')
+  const share = new Share(bed.vm())
+  const state = readLease(share)
+  if (state === undefined) throw new Error('no lease')
+  breakLease(share, state, { ...state.lease.holder, client: 'ab'.repeat(16), host: 'elsewhere' })
+  const ended = await bed.isrfs('a', 'unmount', mountpoint)
+  t.is(ended.code, 5, ended.stderr)
+  t.regex(ended.stderr, /kept on the share as branch 2-[0-9a-f]{16}.*isrfs rollback/s)
+  const nothing = await bed.mustIsrfs('a', 'recover', bed.vm())
+  t.regex(nothing.stdout, /nothing of .* was left behind/)
+})
+
+test.serial('a share that went back in time is refused until a person accepts it', async (t) => {
+  const { bed } = t.context
+  const backup = bed.path('backup')
+  fs.cpSync(bed.vm(), backup, { recursive: true })
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  writeSynced(path.join(mountpoint, 'file'), 'second')
+  await bed.unmount('a', mountpoint)
+  await bed.mount('a', bed.vm(), 'mnt')
+  await bed.unmount('a', mountpoint)
+  fs.rmSync(bed.vm(), { recursive: true })
+  fs.cpSync(backup, bed.vm(), { recursive: true })
+  const refused = await bed.isrfs('a', 'mount', bed.vm(), mountpoint)
+  t.is(refused.code, 4, refused.stderr)
+  t.regex(refused.stderr, /has seen generation 2.*--accept-rollback/s)
+  await bed.mount('a', bed.vm(), 'mnt', '--accept-rollback')
+  t.not(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'second')
   await bed.unmount('a', mountpoint)
 })
 

@@ -32,6 +32,8 @@ function makePlace(t: ExecutionContext): Place {
     cacheDirectory: path.join(client, 'cache'),
     logFile: path.join(directory, 'log'),
     generation: null,
+    branch: null,
+    acceptRollback: false,
     readOnly: false,
     discard: false,
     allowOther: false,

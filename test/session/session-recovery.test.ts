@@ -239,7 +239,7 @@ test('uploads are kept, torn lines are not; a published session is known to be o
   t.deepEqual(again.uploads.get(place.digest.toString('hex')), place)
   t.is([...again.uploads.entries()].length, 1)
   t.is(Session.publishedAs(directory), undefined)
-  session.markPublished(2, 'ef'.repeat(32))
+  session.markPublished({ generation: 2, digest: 'ef'.repeat(32) })
   t.deepEqual(Session.publishedAs(directory), { generation: 2, digest: 'ef'.repeat(32) })
   t.deepEqual(Session.inspect(directory), identity)
   session.destroy()

@@ -1,0 +1,138 @@
+/** isrfs diff, rollback, check and prune: looking after the generations of a VM, in this process. */
+import path from 'node:path'
+import { IntegrityError, UsageError } from '../base/errors.js'
+import { toGeneration } from '../base/units.js'
+import { hostName } from '../daemon/host.js'
+import { type PublishedGeneration, readBranch, readGeneration } from '../format/generations.js'
+import { readVmDescriptor } from '../format/vm.js'
+import { checkVm, type Suffering } from '../history/check.js'
+import { diffGenerations } from '../history/diff.js'
+import { prune } from '../history/prune.js'
+import { rollBack } from '../history/rollback.js'
+import { openClient } from '../session/client.js'
+import { Share } from '../share/share.js'
+import { bytes } from './figures.js'
+import { directoriesOf, type GlobalOptions, toDurationMs, toGenerationNumber, toGenerationOrBranch } from './options.js'
+import { notice, result } from './output.js'
+import { prepareDirectory } from './prerequisites.js'
+import { progressView } from './progress.js'
+import { table } from './table.js'
+
+export function diffCommand(given: string, from: string, to: string, options: { readonly json?: boolean }): void {
+  const share = shareOf(given)
+  const differences = diffGenerations(share, readNamed(share, from), readNamed(share, to))
+  if (options.json === true) {
+    result(JSON.stringify(differences))
+    return
+  }
+  if (differences.length === 0) {
+    notice('nothing differs')
+    return
+  }
+  const columns = [{ title: 'CHANGE' }, { title: 'BYTES', align: 'right' as const }, { title: 'PATH' }]
+  const rows = differences.map(({ path: name, change, changedBytes }) => [change, bytes(changedBytes), name])
+  result(table(columns, rows))
+}
+
+export function rollbackCommand(given: string, name: string, options: GlobalOptions): void {
+  const share = shareOf(given)
+  const source = readNamed(share, name)
+  const published = rollBack({ share, name: nameOf(source), source, client: clientOf(options) })
+  result(
+    published === undefined
+      ? `generation ${nameOf(source)} of ${share.root} is the newest one already`
+      : `generation ${String(published.number)} of ${share.root} has the content of ${nameOf(source)} now`
+  )
+}
+
+export async function checkCommand(
+  given: string,
+  options: { readonly generation?: string; readonly readData?: boolean; readonly json?: boolean }
+): Promise<void> {
+  const share = shareOf(given)
+  const only = options.generation === undefined ? undefined : nameOf(readNamed(share, options.generation))
+  const view = progressView()
+  const checked = await checkVm({
+    share,
+    only,
+    readData: options.readData === true,
+    onProgress: (progress) => view.show(progress)
+  }).finally(() => view.end())
+  if (options.json === true) result(JSON.stringify(checked))
+  else {
+    for (const { path: object, why, suffers } of checked.bad) {
+      result(`${object}: ${why}`)
+      for (const range of suffers) result(`  ${describeRange(range)}`)
+    }
+  }
+  const looked = `${String(checked.generations)} generations, ${String(checked.blocks)} blocks${options.readData === true ? `, ${bytes(checked.readBytes)} read` : ''}`
+  if (checked.bad.length === 0) {
+    notice(`${share.root} is whole: ${looked}`)
+    return
+  }
+  throw new IntegrityError(`${share.root} is damaged: ${String(checked.bad.length)} bad objects (${looked})`, {
+    hint: 'restore them from a backup of the share under the same names; what does not suffer can be mounted (--generation N) and made the newest with isrfs rollback'
+  })
+}
+
+export interface PruneCommandOptions {
+  readonly keep: string
+  readonly branch?: readonly string[]
+  readonly grace: string
+  readonly yes?: boolean
+}
+
+export function pruneCommand(given: string, options: GlobalOptions & PruneCommandOptions): void {
+  if (!/^[1-9]\d*$/.test(options.keep)) throw new UsageError(`--keep ${options.keep} is not a number of generations`)
+  const share = shareOf(given)
+  const yes = options.yes === true
+  const pruned = prune({
+    share,
+    client: clientOf(options),
+    keep: Number(options.keep),
+    branches: options.branch ?? [],
+    graceMs: toDurationMs(options.grace),
+    yes
+  })
+  for (const { name, why } of pruned.kept) notice(`generation ${name} stays: ${why}`)
+  const names = pruned.removed.length === 0 ? 'no generation' : `generations ${pruned.removed.join(', ')}`
+  const chunks = `${String(pruned.trashedChunks)} unused chunks (${bytes(pruned.trashedBytes)})`
+  if (!yes) {
+    result(`would remove ${names} and move ${chunks} to the trash; --yes does it`)
+    return
+  }
+  result(
+    `removed ${names}; moved ${chunks} to the trash, deleted ${String(pruned.deletedChunks)} (${bytes(pruned.deletedBytes)}) from it`
+  )
+  if (pruned.waitingChunks > 0) {
+    notice(`${String(pruned.waitingChunks)} unused chunks are kept for now: a later prune removes them`)
+  }
+}
+
+function shareOf(given: string): Share {
+  const share = new Share(path.resolve(given))
+  readVmDescriptor(share)
+  return share
+}
+
+function readNamed(share: Share, given: string): PublishedGeneration {
+  const { generation, branch } = toGenerationOrBranch(given)
+  return branch === null
+    ? readGeneration(share, toGeneration(generation ?? toGenerationNumber(given)))
+    : readBranch(share, branch)
+}
+
+function nameOf(generation: PublishedGeneration): string {
+  return 'name' in generation && typeof generation.name === 'string' ? generation.name : String(generation.number)
+}
+
+function clientOf(options: GlobalOptions): { readonly id: string; readonly host: string } {
+  const { clientDirectory } = directoriesOf(options)
+  prepareDirectory(clientDirectory, '--client-dir')
+  return { id: openClient(clientDirectory).id, host: hostName() }
+}
+
+function describeRange({ generation, path: file, from, to }: Suffering): string {
+  if (file === '') return `generation ${generation}: all of it`
+  return `generation ${generation}: ${file}, bytes ${String(from)} to ${String(to)}`
+}

@@ -1,0 +1,54 @@
+/**
+ * A guard against shares that go back in time: restored from a backup, or changed by somebody who may write there. The
+ * history that this client has seen must still be part of what the share shows; anything else needs a person's word.
+ */
+import { IntegrityError } from '../base/errors.js'
+import type { SharePool } from '../fetch/share-pool.js'
+import type { GenerationReference } from '../share/lease.js'
+import { readSeen, writeSeen } from '../session/seen.js'
+
+export interface SeenCheck {
+  readonly pool: SharePool
+  readonly vmPath: string
+  readonly vmId: string
+  readonly clientDirectory: string
+  readonly acceptRollback: boolean
+}
+
+/** Refuses a newest generation that is older than, or grew from another history than, what was seen; remembers it. */
+export async function rememberNewest(check: SeenCheck, newest: GenerationReference): Promise<void> {
+  const seen = readSeen(check.clientDirectory, check.vmId)
+  if (seen?.digest === newest.digest) return
+  if (seen !== undefined && !check.acceptRollback) {
+    const input = { number: seen.generation }
+    const digest =
+      newest.number < seen.generation
+        ? undefined
+        : await check.pool.run('digestOf', input, { what: 'comparing with what was seen' })
+    if (digest !== seen.digest) throw wentBack(check.vmPath, seen.generation, newest.number)
+  }
+  notePublished(check, newest)
+}
+
+/** The generation was read back from the share, or made by this client. A full disk only costs the guard. */
+export function notePublished(
+  { clientDirectory, vmId }: Pick<SeenCheck, 'clientDirectory' | 'vmId'>,
+  { number, digest }: GenerationReference
+): void {
+  try {
+    writeSeen(clientDirectory, vmId, { generation: number, digest })
+  } catch {
+    // the next mount notes it
+  }
+}
+
+function wentBack(vmPath: string, seen: number, newest: number): IntegrityError {
+  return new IntegrityError(
+    newest < seen
+      ? `generation ${String(newest)} is the newest of ${vmPath} now, but this client has seen generation ${String(seen)}`
+      : `the history of ${vmPath} is not the one that this client has seen: its generation ${String(seen)} is another one`,
+    {
+      hint: 'the share was restored from a backup or changed behind isrfs. Look at it with --read-only; when it is what you want, mount with --accept-rollback'
+    }
+  )
+}

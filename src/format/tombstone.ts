@@ -1,0 +1,51 @@
+/**
+ * Tombstones: what stays of a generation or branch that prune has removed, so that its number is never used again and
+ * a session that it held is still recognised (docs/format.md, "Tombstones"). The tombstone is written first and the
+ * manifest removed afterwards: where there is a tombstone, nothing else in the directory counts.
+ */
+import { z } from 'zod'
+import { errnoOf } from '../base/errors.js'
+import type { Share } from '../share/share.js'
+import { digestHex, identifier, parseVersioned, positive, timestamp, toJson } from './validation.js'
+
+const TOMBSTONE_FORMAT = 'isrfs-tombstone'
+const TOMBSTONE_VERSION = 1
+const TOMBSTONE_FILE = 'tombstone.json'
+const TOMBSTONE_BYTES_MAX = 64 * 1024
+
+const tombstoneSchema = z.object({
+  format: z.literal(TOMBSTONE_FORMAT),
+  version: z.literal(TOMBSTONE_VERSION),
+  generation: positive,
+  /** of the manifest that was here */
+  digest: digestHex,
+  session: identifier,
+  parent: z.object({ generation: positive, digest: digestHex }).nullable(),
+  pruned: timestamp
+})
+
+export type Tombstone = z.infer<typeof tombstoneSchema>
+
+/** The tombstone in a generation's or branch's directory, or undefined while that is alive. */
+export function readTombstone(share: Share, directory: string): Tombstone | undefined {
+  const name = `${directory}/${TOMBSTONE_FILE}`
+  let bytes: Buffer
+  try {
+    bytes = share.read(name, TOMBSTONE_BYTES_MAX)
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined
+    throw error
+  }
+  const format = { format: TOMBSTONE_FORMAT, version: TOMBSTONE_VERSION, schema: tombstoneSchema }
+  return parseVersioned(bytes, format, share.pathOf(name))
+}
+
+/** Durable when it returns; the manifest may go then. */
+export function writeTombstone(
+  share: Share,
+  directory: string,
+  tombstone: Omit<Tombstone, 'format' | 'version' | 'pruned'>
+): void {
+  const content = { format: TOMBSTONE_FORMAT, version: TOMBSTONE_VERSION, ...tombstone }
+  share.write(`${directory}/${TOMBSTONE_FILE}`, toJson({ ...content, pruned: new Date().toISOString() }))
+}

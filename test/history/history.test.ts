@@ -1,0 +1,229 @@
+/** Looking after a VM's generations: diff, rollback, check, prune, over real directories. */
+import fs from 'node:fs'
+import path from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { IntegrityError, LeaseHeldError } from '../../src/base/errors.js'
+import { BLOCK_BYTES, toGeneration } from '../../src/base/units.js'
+import { exportGeneration } from '../../src/commit/export.js'
+import { importDirectory } from '../../src/commit/import.js'
+import {
+  bury,
+  findSession,
+  generationName,
+  readGeneration,
+  readNewestGeneration,
+  recordOf
+} from '../../src/format/generations.js'
+import { checkVm } from '../../src/history/check.js'
+import { diffGenerations } from '../../src/history/diff.js'
+import { prune, type PruneOptions } from '../../src/history/prune.js'
+import { rollBack } from '../../src/history/rollback.js'
+import { acquireLease } from '../../src/share/lease.js'
+import { createPin, createSessionPin } from '../../src/share/pin.js'
+import { Share } from '../../src/share/share.js'
+import { FaultyShare } from '../support/faulty-share.js'
+import { temporaryDirectory } from '../support/make-vm.js'
+import { Random } from '../support/random.js'
+
+const CLIENT = { id: '00112233445566778899aabbccddeeff', host: 'here' }
+const OTHER = { client: 'ab'.repeat(16), host: 'there', user: 'u', pid: 1, boot: 'b', mountpoint: '/m' }
+const ignore = (): void => undefined
+
+class History {
+  readonly source = temporaryDirectory('source')
+  readonly share = new Share(path.join(temporaryDirectory('share'), 'vm'))
+  readonly contents: Buffer[] = []
+  readonly #random = new Random()
+
+  constructor(t: ExecutionContext) {
+    t.log(`seed ${String(this.#random.seed)}`)
+    fs.writeFileSync(path.join(this.source, 'disk'), this.#random.bytes(6 * BLOCK_BYTES))
+    fs.writeFileSync(path.join(this.source, 'config'), 'one')
+  }
+
+  /** Publishes the source with one more changed block as the next generation. */
+  async next(): Promise<void> {
+    const isFirst = this.contents.length === 0
+    const disk = fs.readFileSync(path.join(this.source, 'disk'))
+    if (!isFirst) this.#random.bytes(BLOCK_BYTES).copy(disk, BLOCK_BYTES * (this.contents.length % 6))
+    fs.writeFileSync(path.join(this.source, 'disk'), disk)
+    this.contents.push(disk)
+    await importDirectory({
+      source: this.source,
+      vmPath: this.share.root,
+      update: !isFirst,
+      joinPieces: false,
+      client: CLIENT,
+      onProgress: ignore,
+      onWarning: ignore,
+      threads: 1
+    })
+  }
+
+  async contentOf(generation: number): Promise<Buffer> {
+    const destination = path.join(temporaryDirectory('exported'), 'vm')
+    const options = {
+      vmPath: this.share.root,
+      generation,
+      destination,
+      onProgress: ignore,
+      onWarning: ignore,
+      threads: 1
+    }
+    await exportGeneration(options)
+    return fs.readFileSync(path.join(destination, 'disk'))
+  }
+
+  chunks(): string[] {
+    const root = path.join(this.share.root, 'chunks')
+    return fs
+      .readdirSync(root)
+      .flatMap((name) => fs.readdirSync(path.join(root, name)).map((chunk) => path.join(root, name, chunk)))
+  }
+
+  prune(options: Partial<PruneOptions> = {}): ReturnType<typeof prune> {
+    return prune({ share: this.share, client: CLIENT, keep: 1, branches: [], graceMs: 0, yes: true, ...options })
+  }
+
+  check(readData = true): ReturnType<typeof checkVm> {
+    return checkVm({ share: this.share, readData, onProgress: ignore, threads: 1 })
+  }
+}
+
+async function historyOf(t: ExecutionContext, generations: number): Promise<History> {
+  const history = new History(t)
+  for (let count = 0; count < generations; count++) await history.next()
+  return history
+}
+
+test('diff names files and counts changed blocks, from maps alone', async (t) => {
+  const history = await historyOf(t, 2)
+  fs.writeFileSync(path.join(history.source, 'new'), 'x')
+  fs.rmSync(path.join(history.source, 'config'))
+  await history.next()
+  const read = (number: number): ReturnType<typeof readGeneration> =>
+    readGeneration(history.share, toGeneration(number))
+  const differences = diffGenerations(history.share, read(1), read(3)).filter(({ change }) => change !== 'attributes')
+  t.deepEqual(differences, [
+    { path: '/config', change: 'removed', changedBytes: BLOCK_BYTES },
+    { path: '/disk', change: 'changed', changedBytes: 2 * BLOCK_BYTES },
+    { path: '/new', change: 'added', changedBytes: BLOCK_BYTES }
+  ])
+  t.deepEqual(diffGenerations(history.share, read(2), read(2)), [])
+})
+
+test('a rollback publishes old content as the newest generation, under the lease, and sends nothing', async (t) => {
+  const history = await historyOf(t, 3)
+  const before = history.chunks()
+  const source = readGeneration(history.share, toGeneration(1))
+  const published = rollBack({ share: history.share, name: '1', source, client: CLIENT })
+  t.is(published?.number, toGeneration(4))
+  t.is(published?.manifest.restores, '1')
+  t.true((await history.contentOf(4)).equals(history.contents[0] ?? Buffer.alloc(0)))
+  t.true((await history.contentOf(3)).equals(history.contents[2] ?? Buffer.alloc(0)), 'what was the newest stays')
+  t.deepEqual(history.chunks(), before)
+  acquireLease(history.share, OTHER)
+  t.throws(() => rollBack({ share: history.share, name: '1', source, client: CLIENT }), { instanceOf: LeaseHeldError })
+})
+
+test('a whole VM passes the check; a flipped bit, a cut and a missing chunk are named with all that suffers', async (t) => {
+  const history = await historyOf(t, 2)
+  t.deepEqual((await history.check()).bad, [])
+  const largest = history.chunks().sort((first, second) => fs.statSync(second).size - fs.statSync(first).size)[0] ?? ''
+  const good = fs.readFileSync(largest)
+  const flipped = Buffer.from(good)
+  const at = 3 * BLOCK_BYTES + 500 // the small file's block lies before those of the disk
+  flipped[at] = (flipped[at] ?? 0) ^ 1
+  fs.writeFileSync(largest, flipped)
+  t.deepEqual((await history.check(false)).bad, [], 'structure alone does not read blocks')
+  const { bad } = await history.check()
+  t.is(bad.length, 1)
+  t.is(bad[0]?.path, largest)
+  const range = { path: 'disk', from: 3 * BLOCK_BYTES, to: 4 * BLOCK_BYTES }
+  t.deepEqual(bad[0]?.suffers, [
+    { generation: '1', ...range },
+    { generation: '2', ...range }
+  ])
+  fs.writeFileSync(largest, good.subarray(0, 5 * BLOCK_BYTES + 500))
+  t.is((await history.check(false)).bad[0]?.suffers[0]?.from, 5 * BLOCK_BYTES)
+  fs.rmSync(largest)
+  t.regex((await history.check(false)).bad[0]?.why ?? '', /missing/)
+  fs.writeFileSync(largest, good)
+  fs.writeFileSync(history.share.pathOf('generations/00000001/manifest.json'), '{}')
+  t.regex((await history.check(false)).bad[0]?.why ?? '', /digest/)
+})
+
+test('prune leaves tombstones, keeps what is kept whole, and deletes chunks only after their time in the trash', async (t) => {
+  const history = await historyOf(t, 4)
+  const session = readGeneration(history.share, toGeneration(2)).manifest.session
+  t.deepEqual(history.prune({ yes: false, keep: 2 }).removed, ['1', '2'])
+  t.is((await history.check()).generations, 4, 'a dry run changes nothing')
+  const chunks = history.chunks().length
+  const pruned = history.prune({ keep: 2 })
+  t.deepEqual(pruned.removed, ['1', '2'])
+  t.true(pruned.trashedChunks > 0)
+  t.is(history.chunks().length, chunks - pruned.trashedChunks)
+  t.deepEqual((await history.check()).bad, [])
+  for (const number of [3, 4])
+    t.true((await history.contentOf(number)).equals(history.contents[number - 1] ?? Buffer.alloc(0)))
+  t.throws(() => readGeneration(history.share, toGeneration(1)), { message: /was pruned/ })
+  t.is(findSession(history.share, session, 0)?.name, '2', 'a pruned session is still known')
+  t.is(history.prune({ keep: 2 }).removed.length, 0)
+  t.deepEqual(fs.readdirSync(history.share.pathOf('trash')), [])
+  await history.next()
+  t.is(readNewestGeneration(history.share).number, toGeneration(5), 'numbers are never used again')
+})
+
+test('prune respects pins and sessions whose lease was broken, and is refused while somebody else has the lease', async (t) => {
+  const history = await historyOf(t, 4)
+  createPin(history.share, OTHER, 1)
+  const kept = history.prune({ graceMs: 60_000 })
+  t.deepEqual(
+    kept.kept.map(({ name }) => name),
+    ['1']
+  )
+  t.true((await history.contentOf(1)).equals(history.contents[0] ?? Buffer.alloc(0)))
+  createSessionPin(history.share, OTHER, 7, 4)
+  const stray = history.share.pathOf(`chunks/ff/${'f'.repeat(64)}`)
+  fs.mkdirSync(path.dirname(stray), { recursive: true })
+  fs.writeFileSync(stray, 'sent by a session that is not published yet')
+  t.is(history.prune({ graceMs: 0 }).trashedChunks, 0)
+  t.true(fs.existsSync(stray))
+  acquireLease(history.share, OTHER)
+  t.throws(() => history.prune(), { instanceOf: LeaseHeldError })
+})
+
+test('nothing is removed from a damaged VM', async (t) => {
+  const history = await historyOf(t, 3)
+  fs.writeFileSync(history.share.pathOf('generations/00000002/manifest.json'), '{}')
+  const before = history.chunks()
+  t.throws(() => history.prune(), { instanceOf: IntegrityError, message: /nothing is removed/ })
+  t.deepEqual(history.chunks(), before)
+})
+
+test('a prune that fails at any call leaves a VM in which all that is kept is whole, and the next one ends the work', async (t) => {
+  for (let call = 1; ; call += 7) {
+    const history = await historyOf(t, 3)
+    const faulty = new FaultyShare(history.share.root, { call, errno: 'EIO' })
+    try {
+      prune({ share: faulty.share, client: CLIENT, keep: 1, branches: [], graceMs: 0, yes: true })
+    } catch (error) {
+      t.true(error instanceof Error)
+    }
+    t.deepEqual((await history.check()).bad, [], `call ${String(call)}`)
+    history.prune()
+    t.true((await history.contentOf(3)).equals(history.contents[2] ?? Buffer.alloc(0)))
+    if (!faulty.wasReached) break
+  }
+})
+
+test('a burial that stopped in the middle counts as done, and is ended by the next prune', async (t) => {
+  const history = await historyOf(t, 2)
+  const first = readGeneration(history.share, toGeneration(1))
+  const manifest = fs.readFileSync(history.share.pathOf(`${generationName(1)}/manifest.json`))
+  bury(history.share, generationName(1), recordOf(first))
+  fs.writeFileSync(history.share.pathOf(`${generationName(1)}/manifest.json`), manifest)
+  t.throws(() => readGeneration(history.share, toGeneration(1)), { message: /was pruned/ })
+  history.prune()
+  t.deepEqual(fs.readdirSync(history.share.pathOf(generationName(1))), ['tombstone.json'])
+})
