@@ -70,10 +70,6 @@ function requestOf(vm: string, options: MountOptions): Omit<MountRequest, 'mount
   if (discard && (options.readOnly === true || isOld)) {
     throw new UsageError('--discard makes a writable mount; it goes with neither --read-only nor --generation')
   }
-  if (options.shareTimeout !== undefined) {
-    toDurationMs(options.shareTimeout)
-    notice('--share-timeout has no effect yet: a read waits for the share as long as it takes')
-  }
   return {
     vmPath: path.resolve(vm),
     ...directoriesOf(options),
@@ -83,6 +79,7 @@ function requestOf(vm: string, options: MountOptions): Omit<MountRequest, 'mount
     allowOther: options.allowOther === true,
     acceptRollback: options.acceptRollback === true,
     writeback: options.writeback,
+    shareTimeoutMs: options.shareTimeout === undefined ? null : toDurationMs(options.shareTimeout),
     cacheBytesMax: options.cacheSize === undefined ? CACHE_BYTES_DEFAULT : toSize(options.cacheSize)
   }
 }

@@ -63,7 +63,10 @@ function addMountLife(program: Command): void {
     .option('--allow-other', 'let other users in, as their permissions allow (VMware runs as root)')
     .option('--accept-rollback', 'resume although the share shows less than this client has seen (a restored backup)')
     .option('--cache-size <size>', 'how much of the disk the cache may take, such as 20G', '20G')
-    .option('--share-timeout <duration>', 'checked, but without effect yet: reads wait for the share')
+    .option(
+      '--share-timeout <duration>',
+      'reads of files that nobody writes or maps fail after it (default: they wait)'
+    )
     .option('--no-writeback', 'hand each write(2) to the daemon before it returns')
     .addOption(new Option('--transport <name>', 'how to speak to the kernel: auto or binding').default('auto'))
     .action(async (vm: string, mountpoint: string, options: MountOptions, command: Command) =>

@@ -56,6 +56,7 @@ export const commitTasks = {
   checkChunks: (share: Share, input: Places): void => {
     checkChunks(share, [...input.places, ...(input.objects ?? [])])
   },
+  freeBytes: (share: Share): number => share.freeBytes(),
   newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
   findSession: (share: Share, input: { sessionId: string; above: number }): FoundSession | undefined =>
     findSession(share, input.sessionId, input.above),

@@ -40,6 +40,8 @@ import { type FileMap, rewriteMap } from './map-rewrite.js'
 
 const UNITS_IN_FLIGHT = 2
 const PLACES_PER_CHECK = 1024
+/** no estimate of a commit's size counts on better compression */
+const RATIO_MAX = 16
 /** what a full disk needs to end a session: a barrier in its journal, the records of what was sent */
 const SPACE_TO_COMMIT_BYTES = 16 * 1024 * 1024
 
@@ -118,6 +120,7 @@ class Commit {
       (inode) => inode.type === 'file' && inode.parent !== 0 && contentMayDiffer(inode)
     )
     for (const inode of files) this.#totalBytes += countDirtyBlocks(inode) * BLOCK_BYTES
+    if (this.#totalBytes > 0) await this.#checkSpace()
     const changes = await this.#upload(files)
     const maps = new Map<number, FileMap>()
     for (const inode of files) maps.set(inode.id, await this.#rewrite(inode, changes.get(inode.id) ?? new Map()))
@@ -169,6 +172,23 @@ class Commit {
       cache.evict(SPACE_TO_COMMIT_BYTES)
       await session.sync()
     }
+  }
+
+  /**
+   * A share on which it clearly does not fit is told before anything is sent: less than half of what the dirty blocks
+   * would become if they compressed as those of the generation before. (0 is what file systems say that do not know.)
+   */
+  async #checkSpace(): Promise<void> {
+    const { base, vmPath } = this.#options
+    const { changedBytes, sentBytes } = base.manifest
+    const ratio = changedBytes === 0 ? 1 : Math.min(1, Math.max(1 / RATIO_MAX, sentBytes / changedBytes))
+    const wantedBytes = Math.floor((this.#totalBytes * ratio) / 2)
+    const freeBytes = await this.#pool.run('freeBytes', {})
+    if (freeBytes === 0 || freeBytes >= wantedBytes) return
+    throw new NotPublishedError(
+      `the share is too full: ${String(this.#totalBytes)} bytes were changed, and ${String(freeBytes)} are free at ${vmPath}`,
+      { hint: 'make space there (isrfs prune removes old generations)' }
+    )
   }
 
   /** Everything that the new generation brings along is on the share; with `verify` it also is what was sent. */

@@ -20,6 +20,8 @@ const mountRequestSchema = z.object({
   /** show a newest generation that is older than what this client has seen */
   acceptRollback: z.boolean(),
   writeback: z.boolean(),
+  /** how long reads of files that nobody writes or maps wait for the share; null: as long as it takes */
+  shareTimeoutMs: z.number().positive().nullable(),
   cacheBytesMax: z.number().int().positive()
 })
 

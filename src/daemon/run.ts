@@ -9,6 +9,7 @@ import { Tree } from '../tree/tree.js'
 import { ControlServer } from './control-server.js'
 import { type Log, openLog } from './log.js'
 import type { Outcome } from './messages.js'
+import { isMapped } from './mapped-files.js'
 import { MountLife } from './mount-life.js'
 import { abandon, openVm, type OpenedVm } from './opened-vm.js'
 import type { MountRequest } from './request.js'
@@ -64,11 +65,14 @@ async function serve(
     cache: vm.cache,
     pool: vm.pool,
     writeback: request.writeback,
+    shareTimeoutMs: request.shareTimeoutMs ?? undefined,
+    isShareSilent: () => !vm.right.shareAnswers,
     onDamage: (message) => log.error({ damage: message }, 'a block is damaged: its readers get EIO'),
     onWarning: (message) => log.warn(message)
   })
   const { readOnly, writeback, mountpoint, allowOther, vmPath } = request
-  const tree = new Tree(vm.session, images, { readOnly, writeback })
+  const isFileMapped = (name: string): Promise<boolean> => isMapped(mountpoint, name)
+  const tree = new Tree(vm.session, images, { readOnly, writeback, isMapped: isFileMapped })
   const transport = createBindingTransport(tree, {
     mountpoint,
     readOnly,

@@ -3,24 +3,11 @@
  * together; a fetched block goes into the cache and to everyone who waits.
  */
 import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
-import { errnoOf, FailedError, fromPlainError, IsrfsError } from '../base/errors.js'
+import { FailedError, fromPlainError, IsrfsError } from '../base/errors.js'
 import type { BlockPlace } from '../format/place.js'
+import { askAgain, mayPass } from './patience.js'
 import type { Priority, SharePool } from './share-pool.js'
 import { type FetchedBlocks, type LocalCandidate, RUN_BLOCKS_MAX } from './share-tasks.js'
-
-const RETRIES_MAX = 5
-const RETRY_DELAY_MS = 200
-/** a share that answers with these may answer better a moment later */
-const TRANSIENT = new Set([
-  'EIO',
-  'ESTALE',
-  'ETIMEDOUT',
-  'EAGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'ECONNREFUSED',
-  'ENOTCONN'
-])
 
 export interface BlockRequest {
   readonly inode: InodeId
@@ -96,29 +83,23 @@ export class Fetcher {
     for (let attempt = 0; ; attempt++) {
       const fetched = await this.#pool.run('blocks', { wanted }, { priority, what })
       this.#pool.counters.fetchedBytes += fetched.encodedBytes
-      const trouble = fetched.results.find((result) => 'error' in result && TRANSIENT.has(result.error.errno ?? ''))
+      const trouble = fetched.results.find((result) => 'error' in result && result.error.code === 'SHARE')
       if (trouble === undefined) return fetched
       this.#pool.counters.shareErrors++
-      if (attempt >= RETRIES_MAX) return fetched
-      await pauseAfter(attempt)
+      if (!(await askAgain(this.#pool, what, attempt))) return fetched
     }
   }
 }
 
-/** Repeats what a share that is in trouble for a moment has refused, as fetches of blocks do. */
-export async function withRetries<Result>(ask: () => Promise<Result>): Promise<Result> {
+/** Repeats what a share that is in trouble has refused, as fetches of blocks do. */
+export async function withRetries<Result>(pool: SharePool, what: string, ask: () => Promise<Result>): Promise<Result> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await ask()
     } catch (error) {
-      if (attempt >= RETRIES_MAX || !TRANSIENT.has(errnoOf(error) ?? '')) throw error
-      await pauseAfter(attempt)
+      if (!mayPass(error) || !(await askAgain(pool, what, attempt))) throw error
     }
   }
-}
-
-function pauseAfter(attempt: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MS * 2 ** attempt))
 }
 
 /** Requests whose blocks lie one after another in one chunk, at most RUN_BLOCKS_MAX together. */

@@ -22,6 +22,7 @@ export class SharePool {
   readonly counters = { fetchedBytes: 0, fetchedBlocks: 0, shareErrors: 0 }
   readonly #pool: Piscina
   readonly #queue: PQueue
+  #closed = false
   readonly #running = new Map<symbol, { what: string; startedMs: number }>()
 
   constructor(vmPath: string, options: { readonly threads: number }) {
@@ -57,6 +58,17 @@ export class SharePool {
     }
   }
 
+  /** Something waits for the share between two questions; the returned function ends that. */
+  noteWaiting(what: string): () => void {
+    const id = Symbol(what)
+    this.#running.set(id, { what, startedMs: Date.now() })
+    return () => void this.#running.delete(id)
+  }
+
+  get isClosed(): boolean {
+    return this.#closed
+  }
+
   /** What waits for the share now, oldest first. */
   waiting(): Waiting[] {
     const now = Date.now()
@@ -65,6 +77,7 @@ export class SharePool {
 
   /** Ends the threads. One that hangs in the kernel cannot be ended: the caller decides how long it waits. */
   async close(): Promise<void> {
+    this.#closed = true
     this.#queue.clear()
     await this.#pool.destroy()
   }

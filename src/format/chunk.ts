@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert'
 import { sha256, sha256Hex } from '../base/digest.js'
-import { errnoOf, IntegrityError } from '../base/errors.js'
+import { errnoOf, IntegrityError, ShareError } from '../base/errors.js'
 import { CHUNK_BYTES_MAX } from '../base/units.js'
 import type { Share } from '../share/share.js'
 import { type Encoded, encodeObject } from './block-codec.js'
@@ -20,11 +20,18 @@ export function readStored(share: Share, place: BlockPlace | ObjectPlace): Buffe
     return share.readRange(chunkName(place.chunk), place.offset, place.storedBytes)
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error
+    refuseIfAway(share, error)
     throw new IntegrityError(`chunk ${place.chunk} is missing on the share`, {
       hint: 'restore it from a backup of the share, or use an older generation with --generation',
       cause: error
     })
   }
+}
+
+/** Where vm.json is gone too, it is the share that is missing (unmounted?): away is not damaged. */
+function refuseIfAway(share: Share, cause: unknown): void {
+  if (share.size('vm.json') !== undefined) return
+  throw new ShareError('ENODEV', share.root, `${share.root} is not there: is the share mounted?`, { cause })
 }
 
 interface Piece {

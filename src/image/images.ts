@@ -13,7 +13,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { countBits, getBit, setBit } from '../base/bits.js'
-import { errnoOf, messageOf, PosixError } from '../base/errors.js'
+import { errnoOf, FailedError, messageOf, PosixError } from '../base/errors.js'
 import {
   BLOCK_BYTES,
   BLOCKS_PER_MAP_PAGE,
@@ -32,13 +32,14 @@ import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
 import { findDataOrHole } from './extents.js'
 import { fillFromLayers, type HeldBlocks } from './layers.js'
-import type { FileImage } from './port.js'
+import type { FileImage, MayGiveUp } from './port.js'
 import { Readahead } from './readahead.js'
 
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
 const FALLOC_FL_ZERO_RANGE = 16
 const HELD_WRITE_RETRY_MS = 500
+const GIVE_UP_CHECK_MS = 500
 export const HEADROOM_BYTES_DEFAULT = 64 * 1024 * 1024
 
 export interface ImagesOptions {
@@ -49,6 +50,10 @@ export interface ImagesOptions {
   readonly headroomBytes?: number
   /** the kernel keeps writes in its cache: the program that wrote was told of success long ago */
   readonly writeback?: boolean
+  /** how long a read that may give up waits for the share; undefined: as long as it takes */
+  readonly shareTimeoutMs?: number | undefined
+  /** whether the share has not answered lately */
+  readonly isShareSilent?: () => boolean
   readonly onDamage: (message: string) => void
   readonly onWarning: (message: string) => void
 }
@@ -79,7 +84,7 @@ export class Images implements FileImage {
     this.#oneDisk = fs.statSync(this.#sessionDirectory).dev === fs.statSync(options.cache.directory).dev
     this.maps = new BaseMaps(async (place) => {
       const candidate = this.#cache.mapPath(place.digest)
-      const { bytes, encodedBytes } = await withRetries(() =>
+      const { bytes, encodedBytes } = await withRetries(this.#pool, 'a block map', () =>
         this.#pool.run('object', { place, candidate }, { priority: 'demand', what: 'a block map' })
       )
       this.#pool.counters.fetchedBytes += encodedBytes
@@ -88,12 +93,12 @@ export class Images implements FileImage {
     })
   }
 
-  read(inode: Inode, into: Buffer, offset: number): number | Promise<number> {
+  read(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): number | Promise<number> {
     const length = Math.min(into.length, inode.sizeBytes - offset)
     if (length <= 0) return 0
     this.counters.readBytes += length
     const missing = this.#fill(inode, into.subarray(0, length), offset, undefined)
-    return missing.length === 0 ? length : this.#readAbsent(inode, into, offset)
+    return missing.length === 0 ? length : this.#readAbsent(inode, into, offset, mayGiveUp)
   }
 
   write(inode: Inode, bytes: Buffer, offset: number): number | Promise<number> {
@@ -215,14 +220,43 @@ export class Images implements FileImage {
     return fillFromLayers(inode, into, offset, { session: this.#session, cache: this.#cache, held })
   }
 
-  async #readAbsent(inode: Inode, into: Buffer, offset: number): Promise<number> {
+  async #readAbsent(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): Promise<number> {
     const held = new Map<number, Buffer>()
     for (;;) {
       const length = Math.min(into.length, inode.sizeBytes - offset)
       if (length <= 0) return 0
       const missing = this.#fill(inode, into.subarray(0, length), offset, held)
       if (missing.length === 0) return length
-      await this.#obtain(inode, missing, held)
+      const isMixed = length > PAGE_BYTES && missing.length < blocksIn(offset, length)
+      await this.#obtainPatiently(inode, missing, held, isMixed, mayGiveUp)
+    }
+  }
+
+  /**
+   * Waits for the share as long as it takes, except for readers that may be told of an error: after the share timeout,
+   * and, while the share is silent, when only part of the wanted bytes is absent. The kernel then asks again page by page
+   * and gets what is present (native-notes/kernel.md).
+   */
+  async #obtainPatiently(
+    inode: Inode,
+    missing: readonly number[],
+    held: Map<number, Buffer>,
+    isMixed: boolean,
+    mayGiveUp: MayGiveUp | undefined
+  ): Promise<void> {
+    const obtained = this.#obtain(inode, missing, held)
+    if (mayGiveUp === undefined) return obtained
+    obtained.catch(() => undefined) // it may fail after it was given up
+    const { shareTimeoutMs = Infinity, isShareSilent } = this.#options
+    const startedMs = Date.now()
+    for (;;) {
+      let timer: NodeJS.Timeout | undefined
+      const late = new Promise<'late'>((resolve) => (timer = setTimeout(() => resolve('late'), GIVE_UP_CHECK_MS)))
+      const first = await Promise.race([obtained, late]).finally(() => clearTimeout(timer))
+      if (first !== 'late') return
+      const isDue = Date.now() - startedMs >= shareTimeoutMs || (isMixed && isShareSilent?.() === true)
+      if (!isDue || !(await mayGiveUp())) continue
+      throw this.#asAnswer(new FailedError('the share does not answer'), inode)
     }
   }
 
@@ -391,6 +425,10 @@ export class Images implements FileImage {
     }
     return new PosixError('EIO', messageOf(error), { cause: error })
   }
+}
+
+function blocksIn(offset: number, length: number): number {
+  return Math.floor((offset + length - 1) / BLOCK_BYTES) - Math.floor(offset / BLOCK_BYTES) + 1
 }
 
 function roundUp(value: number, step: number): number {

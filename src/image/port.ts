@@ -1,9 +1,12 @@
 /** What tree/ asks of a file's bytes. Implemented by FileImages; tree/ knows nothing of blocks, chunks or caches. */
 import type { Inode } from '../session/namespace-types.js'
 
+/** Whether an error may be given to this reader: nobody writes to the file, and no process has it mapped. */
+export type MayGiveUp = () => Promise<boolean>
+
 export interface FileImage {
   /** Fills `into` from `offset`; the count is short only at the end of the file. Rejects with PosixError EIO on damage. */
-  read(inode: Inode, into: Buffer, offset: number): number | Promise<number>
+  read(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): number | Promise<number>
   /** Accepts all bytes or throws. A write of whole pages never waits for the share. */
   write(inode: Inode, bytes: Buffer, offset: number): number | Promise<number>
   truncate(inode: Inode, sizeBytes: number): void | Promise<void>

@@ -9,7 +9,7 @@ import type { InodeId } from '../base/units.js'
 import type { DirectoryListing } from './directory-listing.js'
 
 export type Handle =
-  | { readonly kind: 'file'; readonly inode: InodeId; readonly writable: boolean }
+  | { readonly kind: 'file'; readonly inode: InodeId; readonly writable: boolean; readonly direct: boolean }
   | { readonly kind: 'directory'; readonly inode: InodeId; readonly listing: DirectoryListing }
 
 interface Uses {

@@ -11,9 +11,10 @@
  *
  * atime changes only when it is set: a record for every read would be a write for every read.
  */
+import { constants } from 'node:fs'
 import { errnoOf, PosixError } from '../base/errors.js'
 import { FILE_BYTES_MAX, PAGE_BYTES, type InodeId } from '../base/units.js'
-import type { FileImage } from '../image/port.js'
+import type { FileImage, MayGiveUp } from '../image/port.js'
 import type { ChangeRecord, FileType, Inode } from '../session/namespace-types.js'
 import { attributesOf, PERMISSION_BITS, typeOfMode, type Attributes } from './attributes.js'
 import { DirectoryListing, type DirectoryEntry } from './directory-listing.js'
@@ -33,6 +34,8 @@ export interface TreeOptions {
   readonly writeback: boolean
   /** nanoseconds since the epoch */
   readonly now?: () => bigint
+  /** whether a process has a file of this name mapped; without it every reader waits for the share */
+  readonly isMapped?: (name: string) => Promise<boolean>
 }
 
 /** undefined leaves an attribute as it is. */
@@ -198,13 +201,14 @@ export class Tree {
   open(id: InodeId, flags: number): number | Promise<number> {
     const inode = this.#file(id)
     const writable = (flags & O_ACCMODE) !== 0
+    const direct = (flags & constants.O_DIRECT) !== 0
     if (writable) {
       this.#requireWritable()
       this.#image.requireSpace(0)
     }
-    if (!writable || (flags & O_TRUNC) === 0) return this.#handles.add({ kind: 'file', inode: id, writable })
+    if (!writable || (flags & O_TRUNC) === 0) return this.#handles.add({ kind: 'file', inode: id, writable, direct })
     // The handle comes first: it keeps the inode while the truncation waits.
-    const handle = this.#handles.add({ kind: 'file', inode: id, writable })
+    const handle = this.#handles.add({ kind: 'file', inode: id, writable, direct })
     return this.#orRelease(handle, () => {
       const truncated =
         inode.sizeBytes === 0 ? this.#setAttributes(id, { mtimeNs: 'now' }) : this.setattr(id, { sizeBytes: 0 })
@@ -216,9 +220,20 @@ export class Tree {
   read(handle: number, into: Buffer, offset: number): number | Promise<number> {
     const inode = this.#openFile(handle)
     if (offset >= inode.sizeBytes || into.length === 0) return 0
-    const count = this.#image.read(inode, into, offset)
+    const count = this.#image.read(inode, into, offset, this.#mayGiveUp(handle, inode))
     if (typeof count === 'number') return wholeRead(inode, count, into.length, offset)
     return count.then((bytes) => wholeRead(inode, bytes, into.length, offset))
+  }
+
+  /**
+   * Readers that only read may be told that the share is away. With O_DIRECT the error would reach the program at once,
+   * where the kernel otherwise asks again for what is there.
+   */
+  #mayGiveUp(number: number, inode: Inode): MayGiveUp | undefined {
+    const handle = this.#handles.get(number)
+    const { isMapped } = this.#options
+    if (isMapped === undefined || handle.kind !== 'file' || handle.direct) return undefined
+    return async () => !this.#handles.isOpenForWriting(inode.id) && !(await isMapped(inode.name))
   }
 
   write(handle: number, bytes: Buffer, offset: number): number | Promise<number> {

@@ -26,7 +26,8 @@ function makeBed(t: { teardown: (action: () => void) => void }): Bed {
   const root = temporaryDirectory('encode')
   t.teardown(() => fs.rmSync(root, { recursive: true }))
   const share = new Share(path.join(root, 'vm'))
-  fs.mkdirSync(share.root)
+  fs.mkdirSync(share.root, { recursive: true })
+  fs.writeFileSync(share.pathOf('vm.json'), '{}') // a share without it would be away, not damaged
   const file = (name: string, bytes: Buffer): string => {
     fs.writeFileSync(path.join(root, name), bytes)
     return path.join(root, name)

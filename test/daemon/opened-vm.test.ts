@@ -33,6 +33,7 @@ function makePlace(t: ExecutionContext): Place {
     logFile: path.join(directory, 'log'),
     generation: null,
     branch: null,
+    shareTimeoutMs: null,
     acceptRollback: false,
     readOnly: false,
     discard: false,

@@ -19,7 +19,12 @@ interface Opened {
   readonly warnings: string[]
 }
 
-function open(t: ExecutionContext, writeback: boolean): Opened {
+function open(
+  t: ExecutionContext,
+  writeback: boolean,
+  shareTimeoutMs?: number,
+  isShareSilent: () => boolean = () => false
+): Opened {
   const bed = new CommitBed({ disk: CONTENT, other: CONTENT })
   const cache = bed.openCache()
   const pool = new SharePool(bed.root, { threads: 1 })
@@ -29,6 +34,8 @@ function open(t: ExecutionContext, writeback: boolean): Opened {
     cache,
     pool,
     writeback,
+    shareTimeoutMs,
+    isShareSilent,
     onDamage: () => undefined,
     onWarning: (message) => warnings.push(message)
   })
@@ -103,4 +110,53 @@ test.serial('space is that of the disk with the session, and the cache does not 
   const error = t.throws(() => images.requireSpace(0), { instanceOf: PosixError })
   t.is(error.errno, 'ENOSPC')
   t.true(images.space().freeBytes <= cache.bytes)
+})
+
+test('a share that is gone is away, not damaged: reads wait, status names them, and go on when it is back', async (t) => {
+  const { bed, images } = open(t, false)
+  const file = bed.file('disk')
+  const into = Buffer.alloc(PAGE_BYTES)
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  const reading = Promise.resolve(images.read(file, into, BLOCK_BYTES))
+  const written = images.write(file, CONTENT.subarray(0, PAGE_BYTES), 0)
+  t.is(written, PAGE_BYTES, 'whole pages are accepted meanwhile')
+  await new Promise((resolve) => setTimeout(resolve, 8000)) // longer than the quick tries take
+  t.true(images.waiting().length > 0)
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  t.is(await reading, PAGE_BYTES)
+  t.true(into.equals(CONTENT.subarray(BLOCK_BYTES, BLOCK_BYTES + PAGE_BYTES)))
+  t.is(images.counters.damagedBlocks, 0)
+})
+
+test('only a reader that may give up gets EIO after the share timeout', async (t) => {
+  const { bed, images } = open(t, false, 600)
+  const file = bed.file('disk')
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  let asked = 0
+  const mayGiveUp = (): Promise<boolean> => Promise.resolve(++asked > 1)
+  const patient = Promise.resolve(images.read(file, Buffer.alloc(PAGE_BYTES), 0))
+  const error = await t.throwsAsync(Promise.resolve(images.read(file, Buffer.alloc(PAGE_BYTES), 0, mayGiveUp)), {
+    instanceOf: PosixError,
+    message: /does not answer/
+  })
+  t.is(error.errno, 'EIO')
+  t.is(asked, 2, 'it was mapped when it was asked first')
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  t.is(await patient, PAGE_BYTES)
+})
+
+test('while the share is silent a read that mixes present and absent bytes fails, so that the kernel asks for each page', async (t) => {
+  let silent = false
+  const { bed, images } = open(t, false, undefined, () => silent)
+  const file = bed.file('disk')
+  const into = Buffer.alloc(2 * BLOCK_BYTES)
+  await images.read(file, into.subarray(0, PAGE_BYTES), 0)
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  silent = true
+  const mayGiveUp = (): Promise<boolean> => Promise.resolve(true)
+  await t.throwsAsync(Promise.resolve(images.read(file, into, 0, mayGiveUp)), { message: /does not answer/ })
+  t.is(images.read(file, into.subarray(0, PAGE_BYTES), 0, mayGiveUp), PAGE_BYTES)
+  const absent = Promise.resolve(images.read(file, into.subarray(0, PAGE_BYTES), BLOCK_BYTES, mayGiveUp))
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  t.is(await absent, PAGE_BYTES, 'an absent page waits')
 })

@@ -1,0 +1,75 @@
+/** log, diff, check, rollback and prune as a person types them: what they print, and their exit codes. */
+import fs from 'node:fs'
+import path from 'node:path'
+import anyTest, { type TestFn } from 'ava'
+import { Bed } from '../support/bed.js'
+import { Random } from '../support/random.js'
+
+const test = anyTest as TestFn<{ bed: Bed }>
+
+test.beforeEach(async (t) => {
+  const bed = new Bed('history')
+  t.context.bed = bed
+  const random = new Random(1)
+  const source = bed.makeDirectory('source')
+  for (let generation = 1; generation <= 3; generation++) {
+    fs.writeFileSync(path.join(source, 'disk'), random.bytes(300_000))
+    await bed.mustIsrfs('a', 'import', source, bed.vm(), ...(generation === 1 ? [] : ['--update']))
+  }
+})
+test.afterEach.always((t) => t.context.bed.destroy())
+
+test('the history of a VM: seen, compared, checked, rolled back and pruned', async (t) => {
+  const { bed } = t.context
+  const differences = await bed.mustIsrfs('a', 'diff', bed.vm(), '1', '3')
+  t.regex(differences.stdout, /changed +384 KiB +\/disk/)
+  t.true((JSON.parse((await bed.mustIsrfs('a', 'diff', bed.vm(), '1', '3', '--json')).stdout) as object[]).length > 0)
+  t.regex((await bed.mustIsrfs('a', 'diff', bed.vm(), '2', '2')).stderr, /nothing differs/)
+  t.regex((await bed.mustIsrfs('a', 'check', bed.vm(), '--read-data')).stderr, /is whole: 3 generations/)
+  t.regex((await bed.mustIsrfs('a', 'rollback', bed.vm(), '1')).stdout, /generation 4 .* content of 1/)
+  t.regex((await bed.mustIsrfs('a', 'rollback', bed.vm(), '4')).stdout, /newest one already/)
+  t.regex(
+    (await bed.mustIsrfs('a', 'prune', bed.vm(), '--keep', '1', '--grace', '0s')).stdout,
+    /would remove generations 1, 2, 3/
+  )
+  t.regex(
+    (await bed.mustIsrfs('a', 'prune', bed.vm(), '--keep', '1', '--grace', '0s', '--yes')).stdout,
+    /^removed generations 1, 2, 3/
+  )
+  const log = (await bed.mustIsrfs('a', 'log', bed.vm())).stdout
+  t.regex(log, /restores 1/)
+  t.is(log.match(/pruned/g)?.length, 3)
+  const entries = JSON.parse((await bed.mustIsrfs('a', 'log', bed.vm(), '--json')).stdout) as { pruned?: string }[]
+  t.is(entries.filter(({ pruned }) => pruned !== undefined).length, 3)
+  const gone = await bed.isrfs('a', 'mount', bed.vm(), bed.makeDirectory('mnt'), '--generation', '2')
+  t.is(gone.code, 1)
+  t.regex(gone.stderr, /was pruned/)
+  await bed.mustIsrfs('b', 'export', bed.vm(), bed.path('out'))
+})
+
+test('damage is exit 4 and names object, generation, file and range', async (t) => {
+  const { bed } = t.context
+  const chunks = path.join(bed.vm(), 'chunks')
+  const files = fs
+    .readdirSync(chunks)
+    .flatMap((name) => fs.readdirSync(path.join(chunks, name)).map((chunk) => path.join(chunks, name, chunk)))
+  const largest = files.sort((first, second) => fs.statSync(second).size - fs.statSync(first).size)[0] ?? ''
+  fs.truncateSync(largest, 1000)
+  const checked = await bed.isrfs('a', 'check', bed.vm())
+  t.is(checked.code, 4)
+  t.true(checked.stdout.startsWith(largest), checked.stdout)
+  t.regex(checked.stdout, /generation \d: disk, bytes 0 to 300000/)
+  const json = JSON.parse((await bed.isrfs('a', 'check', bed.vm(), '--json')).stdout) as { bad: { path: string }[] }
+  t.deepEqual(
+    json.bad.map((object) => object.path),
+    [largest]
+  )
+})
+
+test('wrong words are usage errors', async (t) => {
+  const { bed } = t.context
+  t.is((await bed.isrfs('a', 'prune', bed.vm(), '--keep', '0')).code, 2)
+  t.is((await bed.isrfs('a', 'rollback', bed.vm(), 'newest')).code, 2)
+  t.is((await bed.isrfs('a', 'rollback', bed.vm(), '9')).code, 1)
+  t.is((await bed.isrfs('a', 'rollback', bed.vm(), '9-abc')).code, 1)
+})
