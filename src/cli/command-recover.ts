@@ -10,7 +10,7 @@ import { progressView } from './progress.js'
 
 export async function recoverCommand(
   vm: string,
-  options: GlobalOptions & { readonly discard?: boolean }
+  options: GlobalOptions & { readonly discard?: boolean; readonly acceptLoss?: boolean }
 ): Promise<void> {
   const { clientDirectory } = directoriesOf(options)
   prepareDirectory(clientDirectory, '--client-dir')
@@ -18,6 +18,7 @@ export async function recoverCommand(
   const request: RecoverRequest = {
     vmPath: path.resolve(vm),
     clientDirectory,
+    acceptLoss: options.acceptLoss === true,
     notice: (text) => view.say(text),
     onProgress: (progress) => view.show(progress)
   }

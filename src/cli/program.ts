@@ -94,6 +94,7 @@ function addMountLife(program: Command): void {
     .description('publish the session that a mount has left behind on this client')
     .argument('<vm>', 'the VM on the share')
     .option('--discard', 'drop it instead')
+    .option('--accept-loss', 'publish it although a broken disk has lost writes')
     .action(async (vm: string, options: object, command: Command) =>
       (await import('./command-recover.js')).recoverCommand(vm, withGlobals(command, options))
     )

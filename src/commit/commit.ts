@@ -63,6 +63,8 @@ export interface CommitOptions {
   readonly client: { readonly id: string; readonly host: string }
   /** read everything that was sent back from the share before it is called done */
   readonly verify: boolean
+  /** publish although writes were lost: a person has decided so */
+  readonly acceptLoss?: boolean
   readonly onProgress: (progress: CommitProgress) => void
 }
 
@@ -114,6 +116,7 @@ class Commit {
 
   async run(): Promise<CommitResult> {
     const { session, base } = this.#options
+    this.#refuseLoss()
     await this.#syncSession()
     let lost = await this.#whyLost()
     const files = [...session.namespace.inodes()].filter(
@@ -160,6 +163,15 @@ class Commit {
     } catch {
       // a full disk: the manifest names the session, which says the same to the next mount
     }
+  }
+
+  #refuseLoss(): void {
+    const { session, acceptLoss, vmPath } = this.#options
+    const lost = session.lost.all()
+    if (lost.length === 0 || acceptLoss === true) return
+    throw new NotPublishedError(`writes that programs were told of were lost: ${lost.join('; ')}`, {
+      hint: `everything else is safe on this client. To publish it without them: isrfs recover ${vmPath} --accept-loss; to drop it: isrfs recover ${vmPath} --discard`
+    })
   }
 
   /** A disk that the session has filled must not keep it from being published: the cache makes way. */

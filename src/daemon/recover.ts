@@ -15,6 +15,8 @@ import { closePool } from './share-threads.js'
 export interface RecoverRequest {
   readonly vmPath: string
   readonly clientDirectory: string
+  /** publish although writes were lost */
+  readonly acceptLoss?: boolean
   readonly notice: (text: string) => void
   readonly onProgress: (progress: Progress) => void
 }
@@ -71,7 +73,8 @@ async function publishBranch(
     const session = openLeftOver(directory, base)
     try {
       const client = { id: clientId, host: hostName() }
-      const options = { vmPath, session, base, held: undefined, cache: undefined, client, verify: false, onProgress }
+      const how = { verify: false, acceptLoss: request.acceptLoss === true, onProgress }
+      const options = { vmPath, session, base, held: undefined, cache: undefined, client, ...how }
       const { branch, changedBytes, sentBytes } = await commitSession(options)
       dropPublished(session, request.notice)
       await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
@@ -108,6 +111,7 @@ async function publish(
       cache: undefined,
       client: { id: clientId, host: hostName() },
       verify: false,
+      acceptLoss: request.acceptLoss === true,
       onProgress: request.onProgress
     })
     dropPublished(session, request.notice)

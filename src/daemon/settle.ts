@@ -104,6 +104,7 @@ export function branchError(vmPath: string, outcome: Extract<Outcome, { kind: 'b
 
 /** Whatever stopped a commit: the changes are safe, and this is how to go on. */
 export function asNotPublished(error: unknown, vmPath: string): NotPublishedError {
+  if (error instanceof NotPublishedError && error.hint?.includes('--accept-loss') === true) return error
   const hint =
     error instanceof IsrfsError && error.hint !== undefined ? `${error.hint}; then` : 'when the cause is gone:'
   return new NotPublishedError(messageOf(error), {

@@ -8,7 +8,7 @@
  * 3. A write of whole pages never waits for the share. A write into part of an absent page waits for one fetch.
  * 4. A write that was accepted by the kernel is held while the disk is full, never refused (the kernel would drop
  *    its page and let the next fsync succeed). ENOSPC is given early, by requireSpace.
- * 5. When such a write fails after all (a broken disk), every later fsync of its file fails in this mount.
+ * 5. When such a write fails after all (a broken disk), every later fsync of its file fails, also in later mounts.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -18,7 +18,6 @@ import {
   BLOCK_BYTES,
   BLOCKS_PER_MAP_PAGE,
   BLOCKS_PER_REGION,
-  type InodeId,
   PAGE_BYTES,
   PAGES_PER_REGION,
   REGION_BYTES,
@@ -68,8 +67,6 @@ export class Images implements FileImage {
   readonly #readahead = new Readahead()
   readonly #options: ImagesOptions
   readonly #held = new Map<symbol, { what: string; startedMs: number }>()
-  /** files that have lost a write which the kernel had accepted */
-  readonly #lost = new Map<InodeId, PosixError>()
   readonly #sessionDirectory: string
   /** evicting makes space for the session only when both lie on one disk */
   readonly #oneDisk: boolean
@@ -165,9 +162,15 @@ export class Images implements FileImage {
   }
 
   async sync(inode: Inode): Promise<void> {
-    await this.#session.sync(inode)
-    const lost = this.#lost.get(inode.id)
-    if (lost !== undefined) throw lost
+    try {
+      await this.#session.sync(inode)
+    } catch (error) {
+      // the disk has dropped bytes that it had taken: trying again would succeed, and mean nothing
+      if (errnoOf(error) === 'EIO') this.#session.lost.add(inode.id, `${inode.name}: ${messageOf(error)}`)
+      throw error
+    }
+    const lost = this.#session.lost.get(inode.id)
+    if (lost !== undefined) throw new PosixError('EIO', lost)
   }
 
   requireSpace(bytes: number): void {
@@ -377,7 +380,7 @@ export class Images implements FileImage {
     this.counters.failedWrites++
     if (this.#options.writeback === true) {
       const why = `a write to ${inode.name} was lost: ${messageOf(error)}`
-      this.#lost.set(inode.id, new PosixError('EIO', why, { cause: error }))
+      this.#session.lost.add(inode.id, why)
       this.#options.onWarning(why)
     }
     return error

@@ -37,6 +37,7 @@ import type { BaseImage, Namespace } from './namespace.js'
 import type { ChangeRecord, Inode } from './namespace-types.js'
 import { encodeNewPages, isValid, ZEROS } from './pages.js'
 import { encodeRecord, encodeSize } from './record-codec.js'
+import { LostWrites } from './lost-writes.js'
 import { recoverState, type Recovered, snapshotName } from './recovery.js'
 import { Regions } from './regions.js'
 import { SharedRun } from './shared-run.js'
@@ -58,6 +59,8 @@ export class Session {
   readonly identity: SessionIdentity
   readonly namespace: Namespace
   readonly uploads: Uploads
+  /** accepted writes that are gone: no suspend without a person's word */
+  readonly lost: LostWrites
   /** what replay has found; undefined for a new session */
   readonly recovered: { readonly records: number; readonly cutBytes: number; readonly droppedPages: number } | undefined
   readonly #directory: string
@@ -159,6 +162,7 @@ export class Session {
     this.#disk = options.disk ?? realDisk
     this.#journalBytesMax = options.journalBytesMax ?? JOURNAL_BYTES_MAX
     this.#regions = new Regions(path.join(directory, 'regions'), this.#disk)
+    this.lost = new LostWrites(directory)
     this.uploads = new Uploads(path.join(directory, 'uploads'))
   }
 
@@ -313,6 +317,7 @@ export class Session {
     this.namespace.apply(record)
     if (record.kind === 'forget') {
       this.#regions.drop(record.inode)
+      this.lost.forget(record.inode)
       this.#uncovered.delete(record.inode)
       this.#removable.push({ inode: record.inode, sequence: this.#journal.position.sequence })
     }

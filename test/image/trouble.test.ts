@@ -1,7 +1,7 @@
 /** File images when the client's disk or the share is in trouble. */
 import fs from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
-import { PosixError, ShareError } from '../../src/base/errors.js'
+import { NotPublishedError, PosixError, ShareError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, PAGE_BYTES } from '../../src/base/units.js'
 import type { Cache } from '../../src/cache/cache.js'
 import { SharePool } from '../../src/fetch/share-pool.js'
@@ -159,4 +159,20 @@ test('while the share is silent a read that mixes present and absent bytes fails
   const absent = Promise.resolve(images.read(file, into.subarray(0, PAGE_BYTES), BLOCK_BYTES, mayGiveUp))
   fs.renameSync(`${bed.root}.away`, bed.root)
   t.is(await absent, PAGE_BYTES, 'an absent page waits')
+})
+
+test('a lost write is remembered by the next mount, and nothing is published until a person accepts the loss', async (t) => {
+  const opened = open(t, true)
+  const { bed, images } = opened
+  const file = bed.file('disk')
+  images.write(file, CONTENT.subarray(BLOCK_BYTES, BLOCK_BYTES + PAGE_BYTES), 0)
+  failOnce(opened)
+  t.throws(() => images.write(file, CONTENT.subarray(0, PAGE_BYTES), PAGE_BYTES), { instanceOf: PosixError })
+  await bed.reopen()
+  t.regex(bed.session.lost.get(bed.file('disk').id) ?? '', /disk was lost/)
+  const refused = await t.throwsAsync(bed.commit(), { instanceOf: NotPublishedError, message: /lost/ })
+  t.regex(refused.hint ?? '', /--accept-loss/)
+  t.is(Number(bed.newest().number), 1)
+  const { published } = await bed.commit({ acceptLoss: true })
+  t.is(Number(published?.number), 2)
 })

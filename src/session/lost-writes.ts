@@ -1,0 +1,55 @@
+/**
+ * Writes that the kernel had accepted and that were lost all the same (a broken disk): `lost.json` in the session, by inode.
+ * It outlives the daemon, so that no later fsync and no suspend can pretend that nothing happened: a person decides.
+ */
+import path from 'node:path'
+import { z } from 'zod'
+import type { InodeId } from '../base/units.js'
+import { readIfThere, replaceFileDurably } from './durable-file.js'
+
+const FILE = 'lost.json'
+
+const lostSchema = z.array(z.object({ inode: z.number().int().positive(), why: z.string() }))
+
+export class LostWrites {
+  readonly #file: string
+  readonly #lost = new Map<number, string>()
+
+  /** Throws when the file is there and cannot be read: nobody may take that for "nothing was lost". */
+  constructor(directory: string) {
+    this.#file = path.join(directory, FILE)
+    const bytes = readIfThere(this.#file)
+    if (bytes === undefined) return
+    for (const { inode, why } of lostSchema.parse(JSON.parse(bytes.toString('utf8')))) this.#lost.set(inode, why)
+  }
+
+  get(inode: InodeId): string | undefined {
+    return this.#lost.get(inode)
+  }
+
+  /** What was lost, for people. */
+  all(): string[] {
+    return [...this.#lost.values()]
+  }
+
+  /** Remembers the first loss of a file. A disk that cannot even note it keeps it in memory only. */
+  add(inode: InodeId, why: string): void {
+    if (this.#lost.has(inode)) return
+    this.#lost.set(inode, why)
+    this.#save()
+  }
+
+  /** The file is gone on purpose, and what it lost with it. */
+  forget(inode: InodeId): void {
+    if (this.#lost.delete(inode)) this.#save()
+  }
+
+  #save(): void {
+    const content = [...this.#lost].map(([inode, why]) => ({ inode, why }))
+    try {
+      replaceFileDurably(this.#file, Buffer.from(`${JSON.stringify(content, undefined, 1)}\n`))
+    } catch {
+      // the daemon still knows
+    }
+  }
+}
