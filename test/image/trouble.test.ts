@@ -165,7 +165,7 @@ test('a lost write is remembered by the next mount, and nothing is published unt
   const opened = open(t, true)
   const { bed, images } = opened
   const file = bed.file('disk')
-  images.write(file, CONTENT.subarray(BLOCK_BYTES, BLOCK_BYTES + PAGE_BYTES), 0)
+  void images.write(file, CONTENT.subarray(BLOCK_BYTES, BLOCK_BYTES + PAGE_BYTES), 0)
   failOnce(opened)
   t.throws(() => images.write(file, CONTENT.subarray(0, PAGE_BYTES), PAGE_BYTES), { instanceOf: PosixError })
   await bed.reopen()
