@@ -4,7 +4,7 @@ import test from 'ava'
 import { Bed, CLI } from '../support/bed.js'
 import { Random } from '../support/random.js'
 
-const ROUNDS = 8
+const ROUNDS = Number(process.env['ISRFS_KILL_ROUNDS'] ?? 8)
 
 test('killed in the middle of writes, round after round: accepted pages are there, others are old or new', async (t) => {
   const bed = new Bed('kill')
