@@ -2,6 +2,7 @@
 import path from 'node:path'
 import { IntegrityError, UsageError } from '../base/errors.js'
 import { toGeneration } from '../base/units.js'
+import { checkCache } from '../cache/check-cache.js'
 import { hostName } from '../daemon/host.js'
 import { type PublishedGeneration, readBranch, readGeneration } from '../format/generations.js'
 import { readVmDescriptor } from '../format/vm.js'
@@ -45,10 +46,19 @@ export function rollbackCommand(given: string, name: string, options: GlobalOpti
   )
 }
 
-export async function checkCommand(
-  given: string,
-  options: { readonly generation?: string; readonly readData?: boolean; readonly json?: boolean }
-): Promise<void> {
+interface CheckCommandOptions extends GlobalOptions {
+  readonly cache?: boolean
+  readonly generation?: string
+  readonly readData?: boolean
+  readonly json?: boolean
+}
+
+export async function checkCommand(given: string | undefined, options: CheckCommandOptions): Promise<void> {
+  if (options.cache === true) {
+    checkCacheCommand(options)
+    return
+  }
+  if (given === undefined) throw new UsageError('which VM? isrfs check <vm>, or isrfs check --cache')
   const share = shareOf(given)
   const only = options.generation === undefined ? undefined : nameOf(readNamed(share, options.generation))
   const view = progressView()
@@ -73,6 +83,16 @@ export async function checkCommand(
   throw new IntegrityError(`${share.root} is damaged: ${String(checked.bad.length)} bad objects (${looked})`, {
     hint: 'restore them from a backup of the share under the same names; what does not suffer can be mounted (--generation N) and made the newest with isrfs rollback'
   })
+}
+
+function checkCacheCommand(options: CheckCommandOptions): void {
+  const { blocks, bad, inUse } = checkCache(directoriesOf(options).cacheDirectory)
+  if (options.json === true) result(JSON.stringify({ blocks, bad, inUse }))
+  else for (const block of bad) result(`dropped: ${block}`)
+  for (const slot of inUse) notice(`not looked at, a mount is using it: ${slot}`)
+  notice(
+    `${String(blocks)} cached blocks, ${String(bad.length)} bad ones dropped (they are fetched again when they are needed)`
+  )
 }
 
 export interface PruneCommandOptions {

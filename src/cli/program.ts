@@ -136,12 +136,17 @@ function addShareViews(program: Command): void {
     })
   program
     .command('check')
-    .description('is all that the generations need on the share, and undamaged?')
-    .argument('<vm>', 'the VM on the share')
+    .description(
+      'is all that the generations need on the share, and undamaged? With --cache: is the cache of this client?'
+    )
+    .argument('[vm]', 'the VM on the share')
+    .option('--cache', 'compare the cached blocks of this client with their digests, and drop bad ones')
     .option('--generation <n>', 'only this generation or branch')
     .option('--read-data', 'read and verify every block, not only what leads to it')
     .option('--json', 'one JSON object')
-    .action(async (vm: string, options: object) => (await import('./command-history.js')).checkCommand(vm, options))
+    .action(async (vm: string | undefined, options: object, command: Command) =>
+      (await import('./command-history.js')).checkCommand(vm, withGlobals(command, options))
+    )
   program
     .command('prune')
     .description('remove old generations and the chunks that no other one needs; without --yes only says what would go')

@@ -73,3 +73,24 @@ test('wrong words are usage errors', async (t) => {
   t.is((await bed.isrfs('a', 'rollback', bed.vm(), '9')).code, 1)
   t.is((await bed.isrfs('a', 'rollback', bed.vm(), '9-abc')).code, 1)
 })
+
+test('check --cache drops cached blocks that are not what their region claims', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  const disk = fs.readFileSync(path.join(mountpoint, 'disk'))
+  t.regex((await bed.mustIsrfs('a', 'check', '--cache')).stderr, /a mount is using it/)
+  await bed.unmount('a', mountpoint)
+  const good = await bed.mustIsrfs('a', 'check', '--cache')
+  t.regex(good.stderr, /3 cached blocks, 0 bad/)
+  const cache = bed.path('client-a', 'cache')
+  const region = (fs.readdirSync(cache, { recursive: true }) as string[]).find((name) => /\/\d+-\d+$/.test(name)) ?? ''
+  const fd = fs.openSync(path.join(cache, region), 'r+')
+  fs.writeSync(fd, 'damage', 1000)
+  fs.closeSync(fd)
+  t.regex((await bed.mustIsrfs('a', 'check', '--cache')).stdout, /dropped: .*, block 0/)
+  t.regex((await bed.mustIsrfs('a', 'check', '--cache', '--json')).stdout, /"blocks":2,"bad":\[\]/)
+  t.is((await bed.isrfs('a', 'check')).code, 2)
+  const again = await bed.mount('a', bed.vm(), 'mnt', '--read-only')
+  t.true(fs.readFileSync(path.join(again, 'disk')).equals(disk))
+  await bed.unmount('a', again)
+})
