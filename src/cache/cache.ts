@@ -177,9 +177,14 @@ export class Cache {
     this.#regions.set(key, region) // may evict others
   }
 
+  /** The block's bytes are not what a reader would want any more. */
+  forget(inode: InodeId, index: number, blockInRegion: number): void {
+    clearBit(this.region(inode, index).present, blockInRegion)
+  }
+
   /** Keeps a block in place of the version that the region has: what a commit has just published. */
   replace(inode: InodeId, index: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void {
-    clearBit(this.region(inode, index).present, blockInRegion)
+    this.forget(inode, index, blockInRegion)
     this.place(inode, index, blockInRegion, plain, digest)
   }
 

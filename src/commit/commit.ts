@@ -32,8 +32,10 @@ import {
   type DirtyBlock,
   dirtyBlocks,
   firstDroppedBlock,
+  isSentAlready,
   regionOf
 } from './dirty.js'
+import { type DirtyLayers, sourceOf } from './dirty-source.js'
 import { type BlockSource, UNIT_BLOCKS_MAX } from './encode.js'
 import { manifestEntries, sameEntries } from './manifest-of.js'
 import { type FileMap, rewriteMap } from './map-rewrite.js'
@@ -98,6 +100,7 @@ class Commit {
   readonly #options: CommitOptions
   readonly #pool: CommitPool
   readonly #maps: BaseMaps
+  readonly #layers: DirtyLayers
   #doneBytes = 0
   #totalBytes = 0
   #sentBytes = 0
@@ -112,6 +115,7 @@ class Commit {
       const bytes = await pool.run('mapObject', { place, candidate: options.cache?.mapPath(place.digest) })
       return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     })
+    this.#layers = { session: options.session, cache: options.cache, maps: this.#maps }
   }
 
   async run(): Promise<CommitResult> {
@@ -230,6 +234,7 @@ class Commit {
     const changes = new Map<number, Map<number, BlockPlace | undefined>>(files.map((inode) => [inode.id, new Map()]))
     const running = new Set<Promise<void>>()
     this.#report('upload')
+    this.#takeUploaded(files, changes)
     for (const unit of units(files)) {
       const sent = this.#uploadUnit(unit, changes).finally(() => running.delete(sent))
       running.add(sent)
@@ -239,11 +244,25 @@ class Commit {
     return changes
   }
 
+  /** What an upload before the suspend has made durable is looked at again with the rest (checkSent). */
+  #takeUploaded(files: readonly Inode[], changes: ReadonlyMap<number, Map<number, BlockPlace | undefined>>): void {
+    for (const inode of files) {
+      if (inode.uploaded.size === 0) continue
+      for (const dirty of dirtyBlocks(inode)) {
+        if (!isSentAlready(dirty)) continue
+        const place = dirty.uploaded?.place
+        changes.get(inode.id)?.set(dirty.block, place)
+        if (place !== undefined) this.#sentPlaces.push(place)
+        this.#changedBytes += BLOCK_BYTES
+      }
+    }
+  }
+
   async #uploadUnit(
     unit: readonly DirtyBlock[],
     changes: Map<number, Map<number, BlockPlace | undefined>>
   ): Promise<void> {
-    const blocks = await Promise.all(unit.map((block) => this.#source(block)))
+    const blocks = await Promise.all(unit.map((block) => sourceOf(block, this.#layers)))
     const answer = await this.#pool.run('encode', { blocks })
     const placed: BlockPlace[] = []
     for (const [index, dirty] of unit.entries()) {
@@ -277,25 +296,6 @@ class Commit {
       this.#options.session.uploads.add(placed)
     } catch (error) {
       if (errnoOf(error) === 'ENOSPC') this.#options.cache?.evict(SPACE_TO_COMMIT_BYTES)
-    }
-  }
-
-  /** Where a worker finds the bytes of a dirty block. */
-  async #source(dirty: DirtyBlock): Promise<BlockSource> {
-    const { session, cache } = this.#options
-    const { inode, block } = dirty
-    const { region, offset } = regionOf(block)
-    const base = await this.#maps.place(inode.base?.map ?? null, block)
-    return {
-      kind: 'layers',
-      session: dirty.valid.length === 0 ? null : session.regionPath(inode.id, region),
-      sessionOffset: offset,
-      valid: dirty.valid,
-      zeroPages: dirty.punched,
-      baseBytesMax: dirty.baseBytes,
-      cachePath: cache?.pathOf(inode.id, region) ?? null,
-      cacheOffset: offset,
-      base
     }
   }
 
@@ -343,7 +343,7 @@ class Commit {
         const kept: { dirty: DirtyBlock; place: BlockPlace; source: BlockSource }[] = []
         for (const dirty of unit) {
           const place = changes.get(dirty.inode.id)?.get(dirty.block)
-          const source = await this.#source(dirty)
+          const source = await sourceOf(dirty, this.#layers)
           if (place !== undefined && isLocal(dirty, source, cache)) kept.push({ dirty, place, source })
         }
         if (kept.length === 0) continue
@@ -390,6 +390,7 @@ function* units(files: readonly Inode[]): Generator<DirtyBlock[]> {
   let unit: DirtyBlock[] = []
   for (const inode of files) {
     for (const block of dirtyBlocks(inode)) {
+      if (isSentAlready(block)) continue
       unit.push(block)
       if (unit.length === UNIT_BLOCKS_MAX) {
         yield unit

@@ -4,7 +4,7 @@
  */
 import { getBit } from '../base/bits.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGES_PER_BLOCK, REGION_BYTES } from '../base/units.js'
-import type { Inode, RegionPages } from '../session/namespace-types.js'
+import type { Inode, RegionPages, UploadedBlock } from '../session/namespace-types.js'
 
 export interface DirtyBlock {
   readonly inode: Inode
@@ -13,8 +13,10 @@ export interface DirtyBlock {
   readonly valid: readonly number[]
   /** pages of the block that read as zeros although the base has bytes there */
   readonly punched: readonly number[]
-  /** bytes of the base that still count, from the start of the block */
+  /** bytes of the base (or of the uploaded block) that still count, from the start of the block */
   readonly baseBytes: number
+  /** the block's bytes below the session's pages, when they are not the base's any more */
+  readonly uploaded: UploadedBlock | undefined
 }
 
 /** Whether the file's bytes or size can differ from the base's at all. */
@@ -23,7 +25,10 @@ export function contentMayDiffer(inode: Inode): boolean {
   return inode.regions.size > 0 || inode.sizeBytes !== baseSize || inode.baseLimitBytes < baseSize
 }
 
-/** Blocks below the file's size that may differ, ascending: those with session pages, and the one that a truncate cut. */
+/**
+ * Blocks below the file's size that may differ, ascending: those with session pages, those that were uploaded already,
+ * and the one that a truncate cut.
+ */
 export function* dirtyBlocks(inode: Inode): Generator<DirtyBlock> {
   const cut = cutBlock(inode)
   let cutSeen = cut === undefined
@@ -39,17 +44,33 @@ export function* dirtyBlocks(inode: Inode): Generator<DirtyBlock> {
         cutSeen = true
       }
       const isCut = block === cut
-      if (isCut || touches(pages, index)) yield describe(inode, block, pages)
+      if (isCut || touches(pages, index) || inode.uploaded.has(block)) yield describe(inode, block, pages)
       cutSeen ||= isCut
     }
   }
   if (!cutSeen && cut !== undefined) yield describe(inode, cut, inode.regions.get(Math.floor(cut / BLOCKS_PER_REGION)))
 }
 
+/** Blocks of one region of which the session has pages. */
+export function dirtyBlocksIn(inode: Inode, region: number): DirtyBlock[] {
+  const pages = inode.regions.get(region)
+  const blocks: DirtyBlock[] = []
+  for (let index = 0; index < BLOCKS_PER_REGION; index++) {
+    if ((pages?.valid[index] ?? 0) !== 0) blocks.push(describe(inode, region * BLOCKS_PER_REGION + index, pages))
+  }
+  return blocks
+}
+
+/** How many blocks have to be put together: those that are on the share as they are do not count. */
 export function countDirtyBlocks(inode: Inode): number {
   let total = 0
-  for (const _ of dirtyBlocks(inode)) total++
+  for (const dirty of dirtyBlocks(inode)) if (!isSentAlready(dirty)) total++
   return total
+}
+
+/** Whether the block is exactly what was uploaded: nothing was written, punched or cut since. */
+export function isSentAlready({ uploaded, valid, punched }: DirtyBlock): boolean {
+  return uploaded?.limitBytes === BLOCK_BYTES && valid.length === 0 && punched.length === 0
 }
 
 /** First block of the base that does not count any more at all. */
@@ -76,8 +97,10 @@ function describe(inode: Inode, block: number, pages: RegionPages | undefined): 
     if (pages !== undefined && getBit(pages.valid, first + page)) valid.push(page)
     else if (pages?.punched !== undefined && getBit(pages.punched, first + page)) punched.push(page)
   }
-  const baseBytes = Math.min(Math.max(0, inode.baseLimitBytes - block * BLOCK_BYTES), BLOCK_BYTES)
-  return { inode, block, valid, punched, baseBytes }
+  const uploaded = inode.uploaded.get(block)
+  const limit = uploaded?.limitBytes ?? inode.baseLimitBytes - block * BLOCK_BYTES
+  const baseBytes = Math.min(Math.max(0, limit), BLOCK_BYTES)
+  return { inode, block, valid, punched, baseBytes, uploaded }
 }
 
 /** Region index and byte offset of a block in its region files. */

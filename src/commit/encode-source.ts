@@ -42,6 +42,8 @@ export type BlockSource =
       readonly cacheOffset: number
       /** undefined: the base's block is all zero */
       readonly base: BlockPlace | undefined
+      /** `base` is what this session has sent already: no generation has it */
+      readonly baseIsNew: boolean
     }
 
 type Layers = Extract<BlockSource, { kind: 'layers' }>

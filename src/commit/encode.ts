@@ -117,7 +117,7 @@ function withoutSending(
 ): Early {
   const base = source.kind === 'layers' ? source.base : undefined
   if (isZeroBlock(plain)) {
-    const wasZero = source.kind === 'layers' && base === undefined
+    const wasZero = source.kind === 'layers' && base === undefined && !source.baseIsNew
     return { result: { state: wasZero ? 'same' : 'zero' }, digest: EMPTY, digestHex: '' }
   }
   const digest = sha256(plain)
@@ -127,7 +127,8 @@ function withoutSending(
   if (source.kind === 'layers' && base !== undefined && digest.equals(base.digest)) {
     // Written again above a truncate, the block is not in what the new map takes over from the old one: it needs its
     // place, though no transfer.
-    return found(source.baseBytesMax > 0 ? { state: 'same' } : { state: 'placed', place: { ...base, digest } })
+    const isSame = source.baseBytesMax > 0 && !source.baseIsNew
+    return found(isSame ? { state: 'same' } : { state: 'placed', place: { ...base, digest } })
   }
   const earlier = known.get(digestHex)
   if (earlier !== undefined && stillThere(share, earlier)) {

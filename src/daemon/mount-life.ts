@@ -35,6 +35,14 @@ interface Watcher {
   progress(progress: Progress): void
 }
 
+/** The files behind the mount, as its end sees them. */
+export interface MountedFiles {
+  /** whether a WRITE of the kernel was ever answered with an error */
+  anyWriteFailed(): boolean
+  /** no request comes any more: from now on the session is only read */
+  stop(): void
+}
+
 export class MountLife {
   state: State = 'starting'
   progress: Progress = { phase: '', doneBytes: 0, totalBytes: 0, sentBytes: 0 }
@@ -46,14 +54,13 @@ export class MountLife {
   readonly #log: Log
   readonly #events = new EventEmitter()
   readonly #letGo: () => Promise<void>
-  readonly #anyWriteFailed: () => boolean
+  readonly #files: MountedFiles
   #resolveMounted: () => void = () => undefined
   #verify = false
   #unmounting: Promise<void> | undefined
 
   /**
-   * `letGo` releases what the next mount needs; it runs before anybody is told of the end. `anyWriteFailed` tells
-   * whether a WRITE of the kernel was ever answered with an error.
+   * `letGo` releases what the next mount needs; it runs before anybody is told of the end.
    */
   constructor(
     request: MountRequest,
@@ -61,9 +68,9 @@ export class MountLife {
     transport: Transport,
     log: Log,
     letGo: () => Promise<void>,
-    anyWriteFailed: () => boolean
+    files: MountedFiles
   ) {
-    this.#anyWriteFailed = anyWriteFailed
+    this.#files = files
     this.#request = request
     this.#vm = vm
     this.#transport = transport
@@ -109,7 +116,7 @@ export class MountLife {
     try {
       // Somebody may have detached it already, and something else may be there now.
       if (mountAt(mountpoint)?.fileSystemType === MOUNT_TYPE) {
-        await flushKernel(mountpoint, this.#anyWriteFailed)
+        await flushKernel(mountpoint, () => this.#files.anyWriteFailed())
         const result = await unmountKernel(mountpoint)
         this.#log.info({ result }, 'taken out of the kernel')
       }
@@ -144,6 +151,7 @@ export class MountLife {
     const reminder = setInterval(() => this.#tellWhatWaits(), REMINDER_MS)
     try {
       await this.#drain()
+      this.#files.stop()
       await this.#transport.close()
       const outcome = await settleMount(this.#request, this.#vm, {
         verify: this.#verify,

@@ -64,6 +64,7 @@ async function serve(
     session: vm.session,
     cache: vm.cache,
     pool: vm.pool,
+    uploadTo: vm.held === undefined ? undefined : request.vmPath,
     writeback: request.writeback,
     shareTimeoutMs: request.shareTimeoutMs ?? undefined,
     isShareSilent: () => !vm.right.shareAnswers,
@@ -87,7 +88,10 @@ async function serve(
     await vm.release()
     control?.stopListening()
   }
-  const life = new MountLife(request, vm, transport, log, letGo, () => images.counters.failedWrites > 0)
+  const life = new MountLife(request, vm, transport, log, letGo, {
+    anyWriteFailed: () => images.counters.failedWrites > 0,
+    stop: () => images.stop()
+  })
   try {
     control = await ControlServer.listen(createSocketPath(mountpoint), {
       status: () => statusOf({ request, vm, images, tree, life, since }),

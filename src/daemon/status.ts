@@ -42,7 +42,7 @@ export function statusOf({ request, vm, images, tree, life, since }: StatusSourc
     totalBytes: images.totalBytes(),
     fetchedBytes: pool.counters.fetchedBytes,
     fetchedBlocks: pool.counters.fetchedBlocks,
-    uploadedBytes: progress.sentBytes,
+    uploadedBytes: images.uploadedBytes + progress.sentBytes,
     cacheBytes: cache.bytes,
     shareErrors: pool.counters.shareErrors,
     shareAnswers: right.shareAnswers,

@@ -32,20 +32,20 @@ export class Fetcher {
     this.#keeper = keeper
   }
 
-  isRunning(inode: InodeId, block: number): boolean {
-    return this.#running.has(keyOf(inode, block))
+  isRunning(request: BlockRequest): boolean {
+    return this.#running.has(keyOf(request))
   }
 
   /** Promises of the plain blocks, in the order of the requests. Each rejects for itself. */
   fetch(requests: readonly BlockRequest[], priority: Priority, what: string): Promise<Buffer>[] {
     const fresh = new Map<string, BlockRequest>()
     for (const request of requests) {
-      const key = keyOf(request.inode, request.block)
+      const key = keyOf(request)
       if (!this.#running.has(key)) fresh.set(key, request)
     }
     for (const run of neighbours([...fresh.values()])) this.#start(run, priority, what)
     return requests.map((request) => {
-      const running = this.#running.get(keyOf(request.inode, request.block))
+      const running = this.#running.get(keyOf(request))
       return running ?? Promise.reject(new FailedError('a fetch ended before it was waited for'))
     })
   }
@@ -53,7 +53,7 @@ export class Fetcher {
   #start(run: readonly BlockRequest[], priority: Priority, what: string): void {
     const answer = this.#request(run, priority, what)
     for (const [index, request] of run.entries()) {
-      const key = keyOf(request.inode, request.block)
+      const key = keyOf(request)
       const block = answer
         .then((fetched) => this.#deliver(fetched, index, request))
         .finally(() => this.#running.delete(key))
@@ -119,8 +119,9 @@ function neighbours(requests: readonly BlockRequest[]): BlockRequest[][] {
   return all
 }
 
-function keyOf(inode: InodeId, block: number): string {
-  return `${String(inode)}:${String(block)}`
+/** With the place: a block that a session uploads while its base is fetched has two. */
+function keyOf({ inode, block, place }: BlockRequest): string {
+  return `${String(inode)}:${String(block)}:${place.chunk}:${String(place.offset)}`
 }
 
 /** Whether a failed read means damage (EIO for this block, others go on) rather than a share that is away. */

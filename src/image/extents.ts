@@ -42,15 +42,22 @@ function findInSpan(
   let position = from
   while (position < end) {
     const modified = inode.regions.get(Math.floor(position / REGION_BYTES))
-    const step = modified === undefined ? (mapPage === null ? REGION_BYTES : BLOCK_BYTES) : PAGE_BYTES
+    const step = modified === undefined ? (mapPage === null ? REGION_BYTES : BLOCK_BYTES) : PAGE_BYTES // uploaded blocks have a region
     const page = Math.floor(position / PAGE_BYTES) % PAGES_PER_REGION
     const valid = modified !== undefined && getBit(modified.valid, page)
     const punched = modified?.punched !== undefined && getBit(modified.punched, page)
-    const inBase = position < inode.baseLimitBytes && !punched
-    const block = Math.floor(position / BLOCK_BYTES) % BLOCKS_PER_MAP_PAGE
-    const isData = valid || (inBase && mapPage?.digest(block) !== undefined)
+    const isData = valid || (!punched && hasLowerData(inode, position, mapPage))
     if (isData === (whence === 'data')) return position
     position = (Math.floor(position / step) + 1) * step
   }
   return undefined
+}
+
+/** Whether what lies below the session's pages has bytes there. */
+function hasLowerData(inode: Inode, position: number, mapPage: MapPage | null): boolean {
+  const block = Math.floor(position / BLOCK_BYTES)
+  const uploaded = inode.uploaded.get(block)
+  if (uploaded !== undefined)
+    return uploaded.place !== undefined && position < block * BLOCK_BYTES + uploaded.limitBytes
+  return position < inode.baseLimitBytes && mapPage?.digest(block % BLOCKS_PER_MAP_PAGE) !== undefined
 }

@@ -10,7 +10,6 @@
  *    its page and let the next fsync succeed). ENOSPC is given early, by requireSpace.
  * 5. When such a write fails after all (a broken disk), every later fsync of its file fails, also in later mounts.
  */
-import fs from 'node:fs'
 import path from 'node:path'
 import { countBits, getBit, setBit } from '../base/bits.js'
 import { errnoOf, FailedError, messageOf, PosixError } from '../base/errors.js'
@@ -18,6 +17,7 @@ import {
   BLOCK_BYTES,
   BLOCKS_PER_MAP_PAGE,
   BLOCKS_PER_REGION,
+  type InodeId,
   PAGE_BYTES,
   PAGES_PER_REGION,
   REGION_BYTES,
@@ -25,26 +25,30 @@ import {
 } from '../base/units.js'
 import { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
-import { type BlockRequest, Fetcher, isDamage, withRetries } from '../fetch/fetcher.js'
+import { EarlyUpload } from '../commit/early-upload.js'
+import { type BlockKeeper, type BlockRequest, Fetcher, isDamage, withRetries } from '../fetch/fetcher.js'
 import type { SharePool, Waiting } from '../fetch/share-pool.js'
+import type { BlockPlace } from '../format/place.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
 import { findDataOrHole } from './extents.js'
-import { fillFromLayers, type HeldBlocks } from './layers.js'
+import { fillFromLayers, type HeldBlock, type HeldBlocks } from './layers.js'
 import type { FileImage, MayGiveUp } from './port.js'
 import { Readahead } from './readahead.js'
+import { Space } from './space.js'
 
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
 const FALLOC_FL_ZERO_RANGE = 16
 const HELD_WRITE_RETRY_MS = 500
 const GIVE_UP_CHECK_MS = 500
-export const HEADROOM_BYTES_DEFAULT = 64 * 1024 * 1024
 
 export interface ImagesOptions {
   readonly session: Session
   readonly cache: Cache
   readonly pool: SharePool
+  /** where changes may go before the suspend when they fill the client's disk; undefined: nowhere */
+  readonly uploadTo?: string | undefined
   /** kept free on the client's disk for writes that the kernel has already accepted */
   readonly headroomBytes?: number
   /** the kernel keeps writes in its cache: the program that wrote was told of success long ago */
@@ -67,18 +71,17 @@ export class Images implements FileImage {
   readonly #readahead = new Readahead()
   readonly #options: ImagesOptions
   readonly #held = new Map<symbol, { what: string; startedMs: number }>()
-  readonly #sessionDirectory: string
-  /** evicting makes space for the session only when both lie on one disk */
-  readonly #oneDisk: boolean
+  readonly #space: Space
+  readonly #upload: EarlyUpload | undefined
 
   constructor(options: ImagesOptions) {
     this.#options = options
     this.#session = options.session
     this.#cache = options.cache
     this.#pool = options.pool
-    this.#fetcher = new Fetcher(options.pool, options.cache)
-    this.#sessionDirectory = path.dirname(options.session.regionPath(ROOT_INODE, 0))
-    this.#oneDisk = fs.statSync(this.#sessionDirectory).dev === fs.statSync(options.cache.directory).dev
+    this.#fetcher = new Fetcher(options.pool, this.#keeper())
+    const sessionDirectory = path.dirname(options.session.regionPath(ROOT_INODE, 0))
+    this.#space = new Space(sessionDirectory, options.cache, options.headroomBytes)
     this.maps = new BaseMaps(async (place) => {
       const candidate = this.#cache.mapPath(place.digest)
       const { bytes, encodedBytes } = await withRetries(this.#pool, 'a block map', () =>
@@ -88,6 +91,18 @@ export class Images implements FileImage {
       if (encodedBytes > 0) void this.#cache.keepMap(place.digest, bytes)
       return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     })
+    this.#upload = options.uploadTo === undefined ? undefined : this.#createUpload(options.uploadTo)
+    if (this.#upload !== undefined) this.#space.useUpload(this.#upload)
+  }
+
+  /** Bytes that were sent to the share because the client's disk was full. */
+  get uploadedBytes(): number {
+    return this.#upload?.sentBytes ?? 0
+  }
+
+  /** From now on the session is changed by requests only. */
+  stop(): void {
+    this.#upload?.stop()
   }
 
   read(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): number | Promise<number> {
@@ -156,9 +171,10 @@ export class Images implements FileImage {
 
   allocatedBytes(inode: Inode): number {
     const baseBytes = Math.min((inode.base?.dataBlocks ?? 0) * BLOCK_BYTES, roundUp(inode.baseLimitBytes, BLOCK_BYTES))
+    const uploadedBytes = inode.uploaded.size * BLOCK_BYTES
     let validPages = 0
     for (const pages of inode.regions.values()) validPages += countBits(pages.valid)
-    return Math.min(roundUp(inode.sizeBytes, PAGE_BYTES), baseBytes + validPages * PAGE_BYTES)
+    return Math.min(roundUp(inode.sizeBytes, PAGE_BYTES), baseBytes + uploadedBytes + validPages * PAGE_BYTES)
   }
 
   async sync(inode: Inode): Promise<void> {
@@ -174,27 +190,23 @@ export class Images implements FileImage {
   }
 
   requireSpace(bytes: number): void {
-    const wanted = bytes + this.#headroomBytes
-    let free = this.#diskFreeBytes()
-    if (free < wanted && this.#oneDisk && free + this.#cache.bytes >= wanted) {
-      this.#cache.evict(wanted - free)
-      free = this.#diskFreeBytes()
-    }
-    if (free < wanted) throw new PosixError('ENOSPC', 'the disk of the client directory is full')
+    this.#space.require(bytes)
   }
 
   space(): { totalBytes: number; freeBytes: number } {
-    const { blocks, bavail, bsize } = fs.statfsSync(this.#sessionDirectory)
-    const evictable = this.#oneDisk ? this.#cache.bytes : 0
-    const freeBytes = Math.max(0, bavail * bsize - this.#headroomBytes) + evictable
-    return { totalBytes: blocks * bsize, freeBytes: Math.min(freeBytes, blocks * bsize) }
+    return this.#space.statistics()
   }
 
   /** What waits now: for the share, or (writes) for space on the client's disk. */
   waiting(): Waiting[] {
     const now = Date.now()
     const held = [...this.#held.values()].map(({ what, startedMs }) => ({ what, sinceMs: now - startedMs }))
-    return [...this.#pool.waiting(), ...held]
+    const uploadSinceMs = this.#upload?.runningSinceMs
+    const upload =
+      uploadSinceMs === undefined
+        ? []
+        : [{ what: "sending changes to the share (the client's disk is full)", sinceMs: now - uploadSinceMs }]
+    return [...this.#pool.waiting(), ...held, ...upload]
   }
 
   /** Sum of the sizes of all files. */
@@ -209,14 +221,35 @@ export class Images implements FileImage {
     return Math.min(this.totalBytes(), this.#cache.bytes + this.#session.namespace.dirtyPages * PAGE_BYTES)
   }
 
-  get #headroomBytes(): number {
-    return this.#options.headroomBytes ?? HEADROOM_BYTES_DEFAULT
+  #createUpload(vmPath: string): EarlyUpload {
+    return new EarlyUpload({
+      vmPath,
+      session: this.#session,
+      cache: this.#cache,
+      maps: this.maps,
+      isEnough: () => this.#space.isEnough(),
+      onWarning: (message) => this.#options.onWarning(message),
+      onUploaded: (inode, blocks) => {
+        for (const block of blocks)
+          this.#cache.forget(inode.id, Math.floor(block / BLOCKS_PER_REGION), block % BLOCKS_PER_REGION)
+      }
+    })
   }
 
-  /** of the disk that has the session: the cache may have one of its own (--cache-dir) and is disposable */
-  #diskFreeBytes(): number {
-    const { bavail, bsize } = fs.statfsSync(this.#sessionDirectory)
-    return bavail * bsize
+  /** The cache, for the version of a block that counts: while one was fetched, the session may have uploaded another. */
+  #keeper(): BlockKeeper {
+    const isCurrent = (id: InodeId, region: number, blockInRegion: number, digest: Buffer): boolean => {
+      const uploaded = this.#session.namespace.get(id)?.uploaded.get(region * BLOCKS_PER_REGION + blockInRegion)
+      return uploaded === undefined || uploaded.place?.digest.equals(digest) === true
+    }
+    return {
+      confirm: (id, region, blockInRegion, plain, digest) => {
+        if (isCurrent(id, region, blockInRegion, digest)) this.#cache.confirm(id, region, blockInRegion, plain, digest)
+      },
+      place: (id, region, blockInRegion, plain, digest) => {
+        if (isCurrent(id, region, blockInRegion, digest)) this.#cache.place(id, region, blockInRegion, plain, digest)
+      }
+    }
   }
 
   #fill(inode: Inode, into: Buffer, offset: number, held: HeldBlocks | undefined): number[] {
@@ -224,7 +257,7 @@ export class Images implements FileImage {
   }
 
   async #readAbsent(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): Promise<number> {
-    const held = new Map<number, Buffer>()
+    const held = new Map<number, HeldBlock>()
     for (;;) {
       const length = Math.min(into.length, inode.sizeBytes - offset)
       if (length <= 0) return 0
@@ -243,7 +276,7 @@ export class Images implements FileImage {
   async #obtainPatiently(
     inode: Inode,
     missing: readonly number[],
-    held: Map<number, Buffer>,
+    held: Map<number, HeldBlock>,
     isMixed: boolean,
     mayGiveUp: MayGiveUp | undefined
   ): Promise<void> {
@@ -264,7 +297,7 @@ export class Images implements FileImage {
   }
 
   /** Fetches blocks of the base into `held` (and the cache). Rejects with PosixError EIO. */
-  async #obtain(inode: Inode, blocks: readonly number[], held: Map<number, Buffer>): Promise<void> {
+  async #obtain(inode: Inode, blocks: readonly number[], held: Map<number, HeldBlock>): Promise<void> {
     try {
       const requests = await this.#requests(inode, blocks)
       const what = `${inode.name === '' ? 'a deleted file' : inode.name}, block ${String(blocks[0])}`
@@ -273,7 +306,8 @@ export class Images implements FileImage {
       void this.#readFurther(inode, last, this.#readahead.afterMiss(inode.id, blocks[0] ?? 0, last))
       for (const [index, request] of requests.entries()) {
         const plain = await fetched[index]
-        if (plain !== undefined) held.set(request.block, plain)
+        const isUploaded = inode.uploaded.get(request.block)?.place === request.place
+        if (plain !== undefined) held.set(request.block, { plain, place: isUploaded ? request.place : undefined })
       }
     } catch (error) {
       throw this.#asAnswer(error, inode)
@@ -300,6 +334,11 @@ export class Images implements FileImage {
     const map = inode.base?.map ?? null
     const requests: BlockRequest[] = []
     for (const block of blocks) {
+      const uploaded = inode.uploaded.get(block)
+      if (uploaded !== undefined) {
+        if (uploaded.place !== undefined) requests.push(this.#request(inode, block, uploaded.place))
+        continue
+      }
       const page = await this.maps.page(map, Math.floor(block / BLOCKS_PER_MAP_PAGE))
       const regionIndex = Math.floor(block / BLOCKS_PER_REGION)
       const region = this.#cache.region(inode.id, regionIndex)
@@ -311,15 +350,19 @@ export class Images implements FileImage {
         }
       }
       const place = page?.place(block % BLOCKS_PER_MAP_PAGE)
-      if (place === undefined) continue
-      const blockInRegion = block % BLOCKS_PER_REGION
-      const claimed = this.#cache.claims(inode.id, regionIndex, blockInRegion, place.digest)
-      const candidate = claimed
-        ? { path: this.#cache.pathOf(inode.id, regionIndex), offset: blockInRegion * BLOCK_BYTES }
-        : undefined
-      requests.push({ inode: inode.id, block, place, candidate })
+      if (place !== undefined) requests.push(this.#request(inode, block, place))
     }
     return requests
+  }
+
+  #request(inode: Inode, block: number, place: BlockPlace): BlockRequest {
+    const region = Math.floor(block / BLOCKS_PER_REGION)
+    const blockInRegion = block % BLOCKS_PER_REGION
+    const claimed = this.#cache.claims(inode.id, region, blockInRegion, place.digest)
+    const candidate = claimed
+      ? { path: this.#cache.pathOf(inode.id, region), offset: blockInRegion * BLOCK_BYTES }
+      : undefined
+    return { inode: inode.id, block, place, candidate }
   }
 
   /** Writes in one step, or returns the blocks that a partly covered page needs first. */
@@ -358,7 +401,7 @@ export class Images implements FileImage {
   /** Held while blocks are fetched or while the disk is full (invariant 4). */
   async #writeLater(inode: Inode, bytes: Buffer, offset: number): Promise<number> {
     const id = Symbol('write')
-    const held = new Map<number, Buffer>()
+    const held = new Map<number, HeldBlock>()
     try {
       for (;;) {
         const missing = this.#tryWriteOrHold(inode, bytes, offset, held)
@@ -388,14 +431,14 @@ export class Images implements FileImage {
 
   #tryWriteOrHold(inode: Inode, bytes: Buffer, offset: number, held?: HeldBlocks): number[] | undefined {
     try {
-      return this.#tryWrite(inode, bytes, offset, held)
+      if (this.#space.mayWrite(bytes.length)) return this.#tryWrite(inode, bytes, offset, held)
     } catch (error) {
       if (errnoOf(error) !== 'ENOSPC' && errnoOf(error) !== 'EDQUOT') throw error
-      this.counters.heldWrites++
-      if (this.#oneDisk) this.#cache.evict(Math.max(bytes.length * 2, REGION_BYTES))
-      this.#options.onWarning(`the client's disk is full: a write to ${inode.name} waits for space`)
-      return []
     }
+    this.#space.makeRoom(Math.max(bytes.length * 2, REGION_BYTES))
+    this.counters.heldWrites++
+    this.#options.onWarning(`the client's disk is full: a write to ${inode.name} waits for space`)
+    return []
   }
 
   #zeroRange(inode: Inode, offset: number, end: number): void | Promise<void> {

@@ -5,6 +5,7 @@
 import { getBit } from '../base/bits.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES } from '../base/units.js'
 import type { Cache } from '../cache/cache.js'
+import type { BlockPlace } from '../format/place.js'
 import type { Inode } from '../session/namespace-types.js'
 
 /** What reads of the modified layer need of a session. */
@@ -13,7 +14,13 @@ export interface ModifiedLayer {
 }
 
 /** Blocks that a read needs and that were fetched for it: they serve it even when the cache cannot keep them. */
-export type HeldBlocks = ReadonlyMap<number, Buffer>
+export type HeldBlocks = ReadonlyMap<number, HeldBlock>
+
+export interface HeldBlock {
+  readonly plain: Buffer
+  /** the uploaded block's place that the bytes are from; undefined: the base's */
+  readonly place: BlockPlace | undefined
+}
 
 type Source = 'session' | 'zero' | 'cache' | 'held' | 'missing'
 
@@ -46,7 +53,7 @@ export function fillFromLayers(
         break
       case 'held': {
         const block = layers.held?.get(Math.floor(position / BLOCK_BYTES))
-        block?.copy(part, 0, position % BLOCK_BYTES, (position % BLOCK_BYTES) + part.length)
+        block?.plain.copy(part, 0, position % BLOCK_BYTES, (position % BLOCK_BYTES) + part.length)
         break
       }
       case 'missing': {
@@ -68,12 +75,24 @@ function sourceOf(inode: Inode, position: number, cache: Cache, held: HeldBlocks
     if (getBit(pages.valid, page)) return 'session'
     if (pages.punched !== undefined && getBit(pages.punched, page)) return 'zero'
   }
-  if (position >= inode.baseLimitBytes || inode.base?.map == null) return 'zero'
   const block = Math.floor(position / BLOCK_BYTES)
+  const uploaded = inode.uploaded.get(block)
+  if (uploaded === undefined) {
+    if (position >= inode.baseLimitBytes || inode.base?.map == null) return 'zero'
+  } else if (uploaded.place === undefined || position >= block * BLOCK_BYTES + uploaded.limitBytes) return 'zero'
   const region = cache.region(inode.id, regionIndex)
   if (getBit(region.present, block % BLOCKS_PER_REGION)) return 'cache'
-  if (region.zero !== undefined && getBit(region.zero, block % BLOCKS_PER_REGION)) return 'zero'
-  return held?.has(block) === true ? 'held' : 'missing'
+  if (uploaded === undefined && region.zero !== undefined && getBit(region.zero, block % BLOCKS_PER_REGION))
+    return 'zero'
+  const fetched = held?.get(block)
+  return fetched !== undefined && fetched.place === uploaded?.place ? 'held' : 'missing'
+}
+
+/** Where the bytes below the session's pages end, for the block of a position: the base's end, or that of what was uploaded. */
+function lowerEnd(inode: Inode, position: number): number {
+  const block = Math.floor(position / BLOCK_BYTES)
+  const uploaded = inode.uploaded.get(block)
+  return uploaded === undefined ? inode.baseLimitBytes : block * BLOCK_BYTES + uploaded.limitBytes
 }
 
 /** Where the run of bytes from the same source ends: a step is a page where the session has pages, else a block. */
@@ -93,7 +112,8 @@ function endOfRun(
   for (;;) {
     const from = next
     next = modified ? (Math.floor(from / PAGE_BYTES) + 1) * PAGE_BYTES : blockEnd(from)
-    if (from < inode.baseLimitBytes && next > inode.baseLimitBytes && source !== 'session') next = inode.baseLimitBytes
+    const lower = lowerEnd(inode, from)
+    if (from < lower && next > lower && source !== 'session') next = lower
     if (next >= limit) return limit
     if ((source === 'held' || source === 'missing') && next % BLOCK_BYTES === 0) return next
     if (sourceOf(inode, next, cache, held) !== source) return next

@@ -62,6 +62,11 @@ export class ByteWriter {
     this.bytes.write(value, at, count, 'utf8')
   }
 
+  raw(bytes: Uint8Array): void {
+    const at = this.reserve(bytes.length)
+    this.bytes.set(bytes, at)
+  }
+
   words(values: Uint32Array): void {
     const at = this.reserve(values.length * 4)
     for (let index = 0; index < values.length; index++) this.bytes.writeUInt32LE(values[index] ?? 0, at + index * 4)
@@ -128,6 +133,12 @@ export class ByteReader {
     } catch {
       throw new DamageError('a text is not valid UTF-8')
     }
+  }
+
+  /** a copy */
+  raw(count: number): Buffer {
+    const at = this.#take(count)
+    return Buffer.from(this.bytes.subarray(at, at + count))
   }
 
   words(count: number): Uint32Array {

@@ -3,7 +3,7 @@
  * records, live and in replay, so that recovery cannot differ from what the running mount saw.
  */
 import type { InodeId } from '../base/units.js'
-import type { ObjectPlace } from '../format/place.js'
+import type { BlockPlace, ObjectPlace } from '../format/place.js'
 
 export type FileType = 'file' | 'directory' | 'symlink' | 'fifo' | 'socket' | 'character-device' | 'block-device'
 
@@ -22,6 +22,17 @@ export interface RegionPages {
   readonly valid: Uint32Array
   /** page reads as zeros although the base has bytes there; undefined when there is none */
   punched: Uint32Array | undefined
+}
+
+/**
+ * A block whose bytes were sent to the share before any generation names them, because the session filled the disk. It
+ * stands in place of the base's whole block; pages that are written or punched after that lie above it.
+ */
+export interface UploadedBlock {
+  /** undefined: every byte is zero */
+  readonly place: BlockPlace | undefined
+  /** bytes that count, from the start of the block; zeros beyond. A truncate makes it smaller. */
+  readonly limitBytes: number
 }
 
 export interface Inode {
@@ -53,6 +64,8 @@ export interface Inode {
   baseLimitBytes: number
   /** modified regions by region index */
   readonly regions: Map<number, RegionPages>
+  /** by block; the region of each is in `regions` too */
+  readonly uploaded: Map<number, UploadedBlock>
 }
 
 export type ChangeRecord =
@@ -85,4 +98,12 @@ export type ChangeRecord =
       readonly region: number
       readonly firstPage: number
       readonly checksums: Uint32Array
+    }
+  /** blocks of one region now have their bytes on the share; their pages in the session do not count any more */
+  | {
+      readonly kind: 'uploaded'
+      readonly inode: InodeId
+      readonly region: number
+      /** by block of the region, 0..127 */
+      readonly blocks: ReadonlyMap<number, UploadedBlock>
     }

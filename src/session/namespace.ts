@@ -3,19 +3,32 @@
  *
  * Invariants:
  * 1. State changes only in `apply`, live and in replay. Records carry resulting values: applying twice is applying once.
- * 2. A page is valid in the session, or a hole (punched), or the base's; never two of these.
+ * 2. A page is valid in the session, or a hole (punched), or of its block's uploaded bytes, or the base's: the first of
+ *    these that applies.
  * 3. Inode numbers are never used twice.
  */
 import assert from 'node:assert/strict'
 import { bitWords, clearBit, clearBits, countBits, getBit, setBit } from '../base/bits.js'
-import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, ROOT_INODE, toInodeId } from '../base/units.js'
-import type { ChangeRecord, Inode, RegionPages } from './namespace-types.js'
+import {
+  BLOCK_BYTES,
+  BLOCKS_PER_REGION,
+  type InodeId,
+  PAGE_BYTES,
+  PAGES_PER_BLOCK,
+  PAGES_PER_REGION,
+  ROOT_INODE,
+  toInodeId
+} from '../base/units.js'
+import type { ChangeRecord, Inode, RegionPages, UploadedBlock } from './namespace-types.js'
 
 /** An inode as a base image describes it. `parent` of the root is the root; 0 is an inode without a name. */
-export interface BaseInode extends Readonly<Omit<Inode, 'children' | 'subdirectories' | 'baseLimitBytes' | 'regions'>> {
+export interface BaseInode extends Readonly<
+  Omit<Inode, 'children' | 'subdirectories' | 'baseLimitBytes' | 'regions' | 'uploaded'>
+> {
   /** given by a snapshot; a manifest's files start with all of their base and no region */
   readonly baseLimitBytes?: number
   readonly regions?: Map<number, RegionPages>
+  readonly uploaded?: Map<number, UploadedBlock>
 }
 
 export interface BaseImage {
@@ -37,7 +50,8 @@ export class Namespace {
         children: inode.type === 'directory' ? new Map() : undefined,
         subdirectories: 0,
         baseLimitBytes: inode.baseLimitBytes ?? inode.base?.sizeBytes ?? 0,
-        regions: inode.regions ?? new Map<number, RegionPages>()
+        regions: inode.regions ?? new Map<number, RegionPages>(),
+        uploaded: inode.uploaded ?? new Map<number, UploadedBlock>()
       })
       for (const pages of inode.regions?.values() ?? []) this.dirtyPages += countBits(pages.valid)
     }
@@ -94,7 +108,8 @@ export class Namespace {
             sizeBytes: 0,
             base: undefined,
             baseLimitBytes: 0,
-            regions: new Map()
+            regions: new Map(),
+            uploaded: new Map()
           })
         }
         return
@@ -122,6 +137,7 @@ export class Namespace {
         if (record.sizeBytes < inode.sizeBytes) {
           const first = Math.ceil(record.sizeBytes / PAGE_BYTES)
           this.#invalidate(inode, first, Math.ceil(inode.sizeBytes / PAGE_BYTES) - first, false)
+          cutUploaded(inode, record.sizeBytes)
         }
         inode.sizeBytes = record.sizeBytes
         inode.baseLimitBytes = record.baseLimitBytes
@@ -134,6 +150,18 @@ export class Namespace {
         const pages = this.#pages(this.#must(record.inode), record.region)
         for (let index = 0; index < record.checksums.length; index++) {
           this.#validate(pages, record.firstPage + index)
+        }
+        return
+      }
+      case 'uploaded': {
+        const inode = this.#must(record.inode)
+        const pages = this.#pages(inode, record.region)
+        for (const [block, uploaded] of record.blocks) {
+          const firstPage = block * PAGES_PER_BLOCK
+          this.dirtyPages -= countBits(pages.valid.subarray(block, block + 1)) // a block is one word
+          clearBits(pages.valid, firstPage, PAGES_PER_BLOCK)
+          if (pages.punched !== undefined) clearBits(pages.punched, firstPage, PAGES_PER_BLOCK)
+          inode.uploaded.set(record.region * BLOCKS_PER_REGION + block, uploaded)
         }
         return
       }
@@ -169,7 +197,8 @@ export class Namespace {
     for (let region = Math.floor(firstPage / PAGES_PER_REGION); region * PAGES_PER_REGION < end; region++) {
       const from = Math.max(firstPage - region * PAGES_PER_REGION, 0)
       const to = Math.min(end - region * PAGES_PER_REGION, PAGES_PER_REGION)
-      const inBase = region * PAGES_PER_REGION * PAGE_BYTES < inode.baseLimitBytes
+      const isAboveBytes =
+        region * PAGES_PER_REGION * PAGE_BYTES < inode.baseLimitBytes || hasUploaded(inode, region, from, to)
       const known = inode.regions.get(region)
       if (known !== undefined) {
         const before = countBits(known.valid)
@@ -177,7 +206,7 @@ export class Namespace {
         this.dirtyPages -= before - countBits(known.valid)
         if (!punch && known.punched !== undefined) clearBits(known.punched, from, to - from)
       }
-      if (punch && inBase) {
+      if (punch && isAboveBytes) {
         const pages = this.#pages(inode, region)
         pages.punched ??= new Uint32Array(bitWords(PAGES_PER_REGION))
         for (let page = from; page < to; page++) setBit(pages.punched, page)
@@ -199,4 +228,21 @@ export class Namespace {
     assert(inode !== undefined, 'no such inode')
     return inode
   }
+}
+
+/** Bytes of uploaded blocks past the end of their file do not count any more, also when it grows again. */
+function cutUploaded(inode: Inode, sizeBytes: number): void {
+  for (const [block, { place, limitBytes }] of inode.uploaded) {
+    const left = sizeBytes - block * BLOCK_BYTES
+    if (left <= 0) inode.uploaded.delete(block)
+    else if (left < limitBytes) inode.uploaded.set(block, { place, limitBytes: left })
+  }
+}
+
+function hasUploaded(inode: Inode, region: number, fromPage: number, toPage: number): boolean {
+  if (inode.uploaded.size === 0) return false
+  for (let block = Math.floor(fromPage / PAGES_PER_BLOCK); block * PAGES_PER_BLOCK < toPage; block++) {
+    if (inode.uploaded.has(region * BLOCKS_PER_REGION + block)) return true
+  }
+  return false
 }

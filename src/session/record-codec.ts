@@ -8,14 +8,16 @@
  *     size    5, u64 inode, u64 size, u64 base limit
  *     punch   6, u64 inode, u64 first page, u64 page count
  *     pages   7, u64 inode, u32 region, u16 first page, u16 page count, u32 crc32 for each page
+ *     uploaded 8, u64 inode, u32 region, u8 block count, for each u8 block of the region and uploaded-codec.ts
  *
  * Decoding checks that a field can be what it says; whether the record fits the namespace is asserted when it is applied.
  */
-import { type InodeId, PAGES_PER_REGION, toInodeId } from '../base/units.js'
+import { BLOCKS_PER_REGION, type InodeId, PAGES_PER_REGION, toInodeId } from '../base/units.js'
 import { type ByteReader, type ByteWriter, DamageError } from './bytes.js'
-import type { ChangeRecord, FileType } from './namespace-types.js'
+import type { ChangeRecord, FileType, UploadedBlock } from './namespace-types.js'
+import { decodeUploaded, encodeUploaded } from './uploaded-codec.js'
 
-const TAGS = { inode: 1, link: 2, unlink: 3, forget: 4, size: 5, punch: 6, pages: 7 } as const
+const TAGS = { inode: 1, link: 2, unlink: 3, forget: 4, size: 5, punch: 6, pages: 7, uploaded: 8 } as const
 
 /** The position is the number on disk: append only. */
 const FILE_TYPES: readonly FileType[] = [
@@ -73,6 +75,16 @@ export function encodeRecord(writer: ByteWriter, record: ChangeRecord): void {
     case 'pages':
       encodePagesHead(writer, record.inode, record.region, record.firstPage, record.checksums.length)
       writer.words(record.checksums)
+      return
+    case 'uploaded':
+      writer.u8(TAGS.uploaded)
+      writer.u64(record.inode)
+      writer.u32(record.region)
+      writer.u8(record.blocks.size)
+      for (const [block, uploaded] of record.blocks) {
+        writer.u8(block)
+        encodeUploaded(writer, uploaded)
+      }
       return
   }
 }
@@ -134,6 +146,17 @@ export function decodeRecord(reader: ByteReader): ChangeRecord {
       const count = reader.u16()
       if (firstPage + count > PAGES_PER_REGION) throw new DamageError('a page record passes the end of its region')
       return { kind: 'pages', inode, region, firstPage, checksums: reader.words(count) }
+    }
+    case TAGS.uploaded: {
+      const inode = readInodeId(reader)
+      const region = reader.u32()
+      const blocks = new Map<number, UploadedBlock>()
+      for (let count = reader.u8(); count > 0; count--) {
+        const block = reader.u8()
+        if (block >= BLOCKS_PER_REGION) throw new DamageError('an uploaded block passes the end of its region')
+        blocks.set(block, decodeUploaded(reader))
+      }
+      return { kind: 'uploaded', inode, region, blocks }
     }
     default:
       throw new DamageError(`record type ${String(tag)} is unknown`)

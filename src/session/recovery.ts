@@ -6,7 +6,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import { errnoOf, FailedError, IsrfsError, messageOf } from '../base/errors.js'
-import { type InodeId, PAGE_BYTES } from '../base/units.js'
+import { type InodeId, PAGE_BYTES, PAGES_PER_BLOCK } from '../base/units.js'
 import { ByteReader, DamageError } from './bytes.js'
 import { namesIn } from './durable-file.js'
 import { type Frame, FRAME_KINDS } from './frame.js'
@@ -72,7 +72,7 @@ export function recoverState(options: {
   }
   const barriers = readBarriers(contents)
   let records = 0
-  let droppedPages = 0
+  const dropped = new DroppedPages()
   const uncovered = new Map<InodeId, number>()
   for (const [number, content] of contents) {
     for (const frame of content.frames) {
@@ -81,9 +81,10 @@ export function recoverState(options: {
         for (const record of recordsOf(content.bytes, frame)) {
           const isUncovered = record.kind === 'pages' && !barriers.cover(record.inode, frame.sequence)
           if (isUncovered) uncovered.set(record.inode, frame.sequence)
-          const kept = options.powerCut && isUncovered ? keepWrittenPages(record, options.regionPath) : [record]
-          if (kept[0] !== record)
-            droppedPages += (record.kind === 'pages' ? record.checksums.length : 0) - pagesIn(kept)
+          const kept: ChangeRecord[] =
+            options.powerCut && isUncovered ? keepWrittenPages(record, options.regionPath) : [record]
+          if (record.kind === 'pages' && kept[0] !== record) dropped.add(record, kept)
+          else if (record.kind === 'uploaded') dropped.remove(record)
           for (const part of kept) namespace.apply(part)
           records++
         }
@@ -103,7 +104,7 @@ export function recoverState(options: {
     position: position ?? { sequence: 0, checksum: 0 },
     records,
     cutBytes,
-    droppedPages,
+    droppedPages: dropped.count,
     uncovered
   }
 }
@@ -173,8 +174,29 @@ function keepWrittenPages(record: PagesRecord, regionPath: (inode: InodeId, regi
   return kept
 }
 
-function pagesIn(records: readonly ChangeRecord[]): number {
-  let total = 0
-  for (const record of records) if (record.kind === 'pages') total += record.checksums.length
-  return total
+/** Pages whose bytes have not reached the disk; those that were uploaded after all are not missed. */
+class DroppedPages {
+  readonly #pages = new Set<string>()
+
+  get count(): number {
+    return this.#pages.size
+  }
+
+  add(record: PagesRecord, kept: readonly ChangeRecord[]): void {
+    const found = new Set(kept.map((part) => (part.kind === 'pages' ? part.firstPage : -1)))
+    for (let page = record.firstPage; page < record.firstPage + record.checksums.length; page++) {
+      if (!found.has(page)) this.#pages.add(keyOf(record, page))
+    }
+  }
+
+  remove(record: Extract<ChangeRecord, { kind: 'uploaded' }>): void {
+    for (const block of record.blocks.keys()) {
+      for (let page = 0; page < PAGES_PER_BLOCK; page++)
+        this.#pages.delete(keyOf(record, block * PAGES_PER_BLOCK + page))
+    }
+  }
+}
+
+function keyOf({ inode, region }: { inode: InodeId; region: number }, page: number): string {
+  return `${String(inode)}-${String(region)}-${String(page)}`
 }

@@ -5,7 +5,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { LRUCache } from 'lru-cache'
-import { PosixError } from '../base/errors.js'
+import { errnoOf, PosixError } from '../base/errors.js'
 import { type InodeId, REGION_BYTES } from '../base/units.js'
 import { type Disk, diskError, writeFully } from './disk.js'
 import { syncDirectoryLater } from './durable-file.js'
@@ -21,6 +21,8 @@ export class Regions {
   readonly #unsynced = new Map<InodeId, Set<number>>()
   readonly #syncs = new Map<InodeId, SharedRun>()
   readonly #failed = new Map<InodeId, PosixError>()
+  /** files that were removed while their inode stays, and not made anew */
+  readonly #removed = new Set<string>()
   #namesChanged = false
   readonly #names = new SharedRun(() => this.#syncNames())
   unsyncedBytes = 0
@@ -37,7 +39,7 @@ export class Regions {
   }
 
   pathOf(inode: InodeId, region: number): string {
-    return path.join(this.directory, `${String(inode)}-${String(region)}`)
+    return path.join(this.directory, keyOf(inode, region))
   }
 
   /** The region file may have bytes that are not on the disk, and its name may not be there either. */
@@ -97,6 +99,15 @@ export class Regions {
       if (key.startsWith(`${String(inode)}-`)) this.#descriptors.delete(key)
   }
 
+  /** Removes a region's file: the caller knows that no page of it counts any more, after a crash neither. */
+  remove(inode: InodeId, region: number): void {
+    const key = keyOf(inode, region)
+    this.#removed.add(key)
+    this.#unsynced.get(inode)?.delete(region)
+    this.#descriptors.delete(key)
+    fs.rmSync(this.pathOf(inode, region), { force: true })
+  }
+
   #mark(inode: InodeId, region: number): void {
     const regions = this.#unsynced.get(inode)
     if (regions === undefined) this.#unsynced.set(inode, new Set([region]))
@@ -117,6 +128,7 @@ export class Regions {
         await this.#disk.datasync(handle.fd)
       } catch (error) {
         if (!this.#syncs.has(inode)) return // dropped meanwhile: the file is gone on purpose
+        if (errnoOf(error) === 'ENOENT' && this.#removed.has(keyOf(inode, region))) continue
         this.#failed.set(inode, diskError(error, 'bytes of this file could not be made durable'))
       } finally {
         await handle?.close()
@@ -141,7 +153,7 @@ export class Regions {
 
   /** Reading makes no file: a valid page without one is lost, and zeros would hide it. */
   #descriptor(inode: InodeId, region: number, create: boolean): number {
-    const key = `${String(inode)}-${String(region)}`
+    const key = keyOf(inode, region)
     const known = this.#descriptors.get(key)
     if (known !== undefined) return known
     const file = this.pathOf(inode, region)
@@ -150,9 +162,14 @@ export class Regions {
     const descriptor = fs.openSync(file, isNew ? flags | fs.constants.O_CREAT : flags, 0o600)
     this.#descriptors.set(key, descriptor)
     if (isNew) {
+      this.#removed.delete(key)
       this.#namesChanged = true
       fs.ftruncateSync(descriptor, REGION_BYTES) // sparse
     }
     return descriptor
   }
+}
+
+function keyOf(inode: InodeId, region: number): string {
+  return `${String(inode)}-${String(region)}`
 }

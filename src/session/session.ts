@@ -10,16 +10,19 @@
  *    resolves only after the journal with the barrier is.
  * 4. A file with an error that the disk reported late stays failed: no later sync of it succeeds.
  * 5. Bytes of a valid page past the end of its file are zeros.
- * 6. Files of removed inodes are removed only after the record that forgets them is durable.
+ * 6. Region files of removed inodes, and those in which no page counts any more, are removed only after the record that
+ *    says so is durable.
  * Only the thread that serves FUSE calls this; everything but sync and close is one synchronous step.
  */
 import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
+import { anyBit } from '../base/bits.js'
 import { FailedError, type PosixError } from '../base/errors.js'
-import { type InodeId, PAGE_BYTES, REGION_BYTES, ROOT_INODE, toInodeId } from '../base/units.js'
+import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE, toInodeId } from '../base/units.js'
 import { currentBootId } from './boot.js'
 import { ByteWriter } from './bytes.js'
+import { ChangeTicks } from './change-ticks.js'
 import { type Disk, diskError, realDisk } from './disk.js'
 import { namesIn, replaceFileDurably, syncDirectory, syncDirectoryLater } from './durable-file.js'
 import { FRAME_KINDS } from './frame.js'
@@ -65,6 +68,7 @@ export class Session {
   readonly recovered: { readonly records: number; readonly cutBytes: number; readonly droppedPages: number } | undefined
   readonly #directory: string
   readonly #file: SessionFile
+  readonly #ticks = new ChangeTicks()
   readonly #disk: Disk
   readonly #journalBytesMax: number
   readonly #regions: Regions
@@ -81,7 +85,8 @@ export class Session {
   /** journals that a snapshot has replaced; a sync under way may still hold their descriptors */
   #retiredJournals: Journal[] = []
   #snapshot: Promise<void> | undefined
-  #removable: { inode: InodeId; sequence: number }[] = []
+  /** region files that may go when the record with the sequence is durable; without a region: all of the inode */
+  #removable: { inode: InodeId; region?: number; sequence: number }[] = []
   #failure: PosixError | undefined
   #closed = false
 
@@ -209,6 +214,7 @@ export class Session {
     for (let at = offset; at < end;) {
       const region = Math.floor(at / REGION_BYTES)
       const stop = Math.min(end, (region + 1) * REGION_BYTES)
+      this.#ticks.touch(inode.id, region)
       this.#regions.write(inode.id, region, bytes, at - offset, stop - at, at % REGION_BYTES)
       if (stop % PAGE_BYTES !== 0 && !isValid(inode, stop)) {
         const padding = PAGE_BYTES - (stop % PAGE_BYTES)
@@ -254,6 +260,17 @@ export class Session {
     for (const id of inode === undefined ? [...this.#uncovered.keys()] : [inode]) {
       if ((this.#uncovered.get(id) ?? Infinity) <= through) this.#uncovered.delete(id)
     }
+  }
+
+  /** Changes whenever bytes of the region may have: a larger number is a later change. */
+  changeTick(inode: InodeId, region: number): number {
+    return this.#ticks.of(inode, region)
+  }
+
+  /** Resolves when all records so far are durable, and region files that they have emptied are gone. */
+  async dropEmptyRegions(): Promise<void> {
+    this.#requireUsable()
+    await this.#journalSync.run()
   }
 
   regionPath(inode: InodeId, region: number): string {
@@ -319,9 +336,31 @@ export class Session {
       this.#regions.drop(record.inode)
       this.lost.forget(record.inode)
       this.#uncovered.delete(record.inode)
+      this.#ticks.forget(record.inode)
       this.#removable.push({ inode: record.inode, sequence: this.#journal.position.sequence })
     }
-    if (record.kind === 'size' && before !== undefined && record.sizeBytes < before) this.#zeroTail(record.inode)
+    if (record.kind === 'size' && before !== undefined && record.sizeBytes < before) {
+      this.#zeroTail(record.inode)
+      this.#noteEmptyRegions(record.inode, Math.floor(record.sizeBytes / REGION_BYTES), Infinity)
+    }
+    if (record.kind === 'punch') {
+      const end = record.firstPage + record.pageCount
+      this.#noteEmptyRegions(record.inode, Math.floor(record.firstPage / PAGES_PER_REGION), end / PAGES_PER_REGION)
+    }
+    if (record.kind === 'uploaded') this.#noteEmptyRegions(record.inode, record.region, record.region + 1)
+  }
+
+  /** After a change of regions [from, to): files without a page that counts may go (invariant 6). */
+  #noteEmptyRegions(id: InodeId, from: number, to: number): void {
+    const { sequence } = this.#journal.position
+    const regions = this.namespace.get(id)?.regions
+    if (regions === undefined) return
+    for (const region of to - from < regions.size ? indices(from, to) : regions.keys()) {
+      const pages = regions.get(region)
+      if (pages === undefined || region < from || region >= to) continue
+      this.#ticks.touch(id, region)
+      if (!anyBit(pages.valid)) this.#removable.push({ inode: id, region, sequence })
+    }
   }
 
   /** Invariant 5, after the record: a crash in between is made good by #tidy. */
@@ -366,10 +405,21 @@ export class Session {
     const durable = this.#removable.filter(({ sequence }) => sequence <= this.#durableSequence)
     if (durable.length === 0) return
     this.#removable = this.#removable.filter(({ sequence }) => sequence > this.#durableSequence)
-    const gone = new Set(durable.map(({ inode }) => String(inode)))
+    const gone = new Set<string>()
+    for (const { inode, region } of durable) {
+      if (region === undefined) gone.add(String(inode))
+      else if (this.#isEmpty(inode, region)) this.#regions.remove(inode, region)
+    }
+    if (gone.size === 0) return
     for (const name of namesIn(this.#regions.directory)) {
       if (gone.has(name.split('-')[0] ?? '')) fs.rmSync(path.join(this.#regions.directory, name), { force: true })
     }
+  }
+
+  /** Also after what was written since it was noted. */
+  #isEmpty(inode: InodeId, region: number): boolean {
+    const pages = this.namespace.get(inode)?.regions.get(region)
+    return pages !== undefined && !anyBit(pages.valid)
   }
 
   #snapshotIfLong(): void {
@@ -411,7 +461,10 @@ export class Session {
   #tidy(): void {
     for (const inode of [...this.namespace.inodes()]) {
       if (inode.id !== ROOT_INODE && inode.parent === 0) this.record({ kind: 'forget', inode: inode.id })
-      else if (inode.type === 'file') this.#zeroTail(inode.id)
+      else if (inode.type === 'file') {
+        this.#zeroTail(inode.id)
+        this.#noteEmptyRegions(inode.id, 0, Infinity)
+      }
     }
     const { sequence } = this.#journal.position
     const gone = new Set(namesIn(this.#regions.directory).map((name) => toInodeId(Number(name.split('-')[0]))))
@@ -420,4 +473,8 @@ export class Session {
       if (this.namespace.get(inode) === undefined) this.#removable.push({ inode, sequence })
     }
   }
+}
+
+function* indices(from: number, to: number): Generator<number> {
+  for (let index = from; index < to; index++) yield index
 }

@@ -2,10 +2,11 @@
  * Snapshots: the whole state at the start of a journal, so that the journals before it can go. `snapshot-<n>` is
  * what base image and journals below n amount to. Written whole or not at all; its checksum covers everything.
  *
- *     "ISRFSNAP", u32 version 1, u32 salt, u64 next inode, u64 number of inodes, then for each inode:
+ *     "ISRFSNAP", u32 version 2, u32 salt, u64 next inode, u64 number of inodes, then for each inode:
  *       u64 id, u8 type, u8 has base, u16 mode, u32 uid, u32 gid, i64 atime, i64 mtime, i64 ctime, u64 rdev, u64 parent,
  *       u64 size, u64 base limit, text name, text target, u32 regions, then for each region:
  *         u32 index, u8 has holes, 512 bytes valid bits, 512 bytes hole bits if it has
+ *       u32 uploaded blocks (not in version 1), then for each: u64 block, uploaded-codec.ts
  *     u32 crc32 of everything before
  */
 import { crc32 } from 'node:zlib'
@@ -13,11 +14,13 @@ import { bitWords } from '../base/bits.js'
 import { type InodeId, PAGES_PER_REGION, toInodeId } from '../base/units.js'
 import { ByteReader, ByteWriter, DamageError } from './bytes.js'
 import type { BaseImage, BaseInode, Namespace } from './namespace.js'
-import type { BaseFile, RegionPages } from './namespace-types.js'
+import type { BaseFile, RegionPages, UploadedBlock } from './namespace-types.js'
 import { fileTypeNumber, fileTypeOf, readInodeId } from './record-codec.js'
+import { decodeUploaded, encodeUploaded } from './uploaded-codec.js'
 
 const MAGIC = 'ISRFSNAP'
-const VERSION = 1
+const VERSION = 2
+const VERSION_WITHOUT_UPLOADED = 1
 const WORDS = bitWords(PAGES_PER_REGION)
 const INITIAL_BYTES = 1024 * 1024
 
@@ -52,6 +55,11 @@ export function encodeSnapshot(namespace: Namespace, salt: number): Buffer {
       writer.words(pages.valid)
       if (pages.punched !== undefined) writer.words(pages.punched)
     }
+    writer.u32(inode.uploaded.size)
+    for (const [block, uploaded] of inode.uploaded) {
+      writer.u64(block)
+      encodeUploaded(writer, uploaded)
+    }
   }
   writer.u32(crc32(writer.bytes.subarray(0, writer.length)))
   return Buffer.from(writer.bytes.subarray(0, writer.length))
@@ -63,18 +71,20 @@ export function decodeSnapshot(bytes: Buffer, salt: number, base: BaseImage): Ba
     throw new DamageError('its checksum is wrong')
   }
   const reader = new ByteReader(bytes, 0, bytes.length - 4)
-  if (reader.text() !== MAGIC || reader.u32() !== VERSION || reader.u32() !== salt)
+  const isSnapshot = reader.text() === MAGIC
+  const version = reader.u32()
+  if (!isSnapshot || version < VERSION_WITHOUT_UPLOADED || version > VERSION || reader.u32() !== salt)
     throw new DamageError('it is not a snapshot of this session')
   const files = new Map<InodeId, BaseFile | undefined>()
   for (const inode of base.inodes) files.set(inode.id, inode.base)
   const nextInode = reader.u64()
   const count = reader.u64()
   const inodes: BaseInode[] = []
-  for (let index = 0; index < count; index++) inodes.push(readInode(reader, files))
+  for (let index = 0; index < count; index++) inodes.push(readInode(reader, files, version))
   return { nextInode, inodes }
 }
 
-function readInode(reader: ByteReader, files: ReadonlyMap<InodeId, BaseFile | undefined>): BaseInode {
+function readInode(reader: ByteReader, files: ReadonlyMap<InodeId, BaseFile | undefined>, version: number): BaseInode {
   const id = readInodeId(reader)
   const type = fileTypeOf(reader.u8())
   const base = reader.u8() === 1 ? files.get(id) : undefined
@@ -100,5 +110,8 @@ function readInode(reader: ByteReader, files: ReadonlyMap<InodeId, BaseFile | un
     const valid = reader.words(WORDS)
     regions.set(region, { valid, punched: hasHoles ? reader.words(WORDS) : undefined })
   }
-  return { id, type, base, regions, ...attributes }
+  const uploaded = new Map<number, UploadedBlock>()
+  const uploadedCount = version === VERSION_WITHOUT_UPLOADED ? 0 : reader.u32()
+  for (let index = 0; index < uploadedCount; index++) uploaded.set(reader.u64(), decodeUploaded(reader))
+  return { id, type, base, regions, uploaded, ...attributes }
 }

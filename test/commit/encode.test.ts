@@ -62,6 +62,7 @@ function layers(changes: Partial<Layers>): Layers {
     cachePath: null,
     cacheOffset: 0,
     base: undefined,
+    baseIsNew: false,
     ...changes
   }
 }

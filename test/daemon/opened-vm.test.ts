@@ -108,7 +108,7 @@ test.serial('what fails when a mount lets go of its files does not hide how it e
     await vm.release()
     throw new Error('the disk is broken')
   }
-  const life = new MountLife(request, vm, transport, log, letGo, () => false)
+  const life = new MountLife(request, vm, transport, log, letGo, { anyWriteFailed: () => false, stop: () => undefined })
   const notices: string[] = []
   life.watch({ notice: (text) => notices.push(text), progress: () => undefined })
   await life.mount()
