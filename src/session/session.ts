@@ -35,7 +35,7 @@ import {
   writeSessionFile
 } from './identity.js'
 import { beginFrame, Journal } from './journal.js'
-import { continueJournal, removeBefore, restartJournal } from './journal-start.js'
+import { continueJournal, removeBefore, restartJournal, type StartedJournal } from './journal-start.js'
 import type { BaseImage, Namespace } from './namespace.js'
 import type { ChangeRecord, Inode } from './namespace-types.js'
 import { encodeNewPages, isValid, ZEROS } from './pages.js'
@@ -75,7 +75,7 @@ export class Session {
   readonly #writer = new ByteWriter(64 * 1024)
   readonly #journalSync = new SharedRun(() => this.#syncJournal())
   #journal: Journal
-  /** journals that a snapshot under way will replace */
+  /** journals that count beside the newest one, until a snapshot replaces them */
   #oldJournals: Journal[] = []
   #namesChanged = true
   /** frames up to it are on the disk */
@@ -112,7 +112,7 @@ export class Session {
     syncDirectory(directory)
     writeSessionFile(directory, file) // last: now there is a session
     const recovered = recoverState({ directory, salt, base, powerCut: false, regionPath: () => '' })
-    return new Session(directory, file, journal, recovered, undefined, options)
+    return new Session(directory, file, { journal, older: [] }, recovered, undefined, options)
   }
 
   /** The identity of the session in a directory without replaying it; undefined when there is none. */
@@ -137,13 +137,13 @@ export class Session {
       path.join(directory, 'regions', `${String(inode)}-${String(region)}`)
     fs.mkdirSync(path.join(directory, 'regions'), { recursive: true, mode: 0o700 })
     const recovered = recoverState({ directory, salt: file.salt, base, powerCut, regionPath })
-    const journal = powerCut
+    const started = powerCut
       ? restartJournal(directory, file, recovered, disk)
       : continueJournal(directory, file, recovered, disk)
     const opened: SessionFile = { ...file, boot }
     if (powerCut) writeSessionFile(directory, opened)
     const { records, cutBytes, droppedPages } = recovered
-    const session = new Session(directory, opened, journal, recovered, { records, cutBytes, droppedPages }, options)
+    const session = new Session(directory, opened, started, recovered, { records, cutBytes, droppedPages }, options)
     if (!powerCut) session.#distrustDisk(recovered)
     session.#tidy()
     return session
@@ -152,7 +152,7 @@ export class Session {
   private constructor(
     directory: string,
     file: SessionFile,
-    journal: Journal,
+    { journal, older }: StartedJournal,
     state: Recovered,
     recovered: Session['recovered'],
     options: SessionOptions
@@ -164,6 +164,7 @@ export class Session {
     this.namespace.changed ||= state.records > 0 || state.nextNumber > 1
     this.recovered = recovered
     this.#journal = journal
+    this.#oldJournals = [...older]
     this.#disk = options.disk ?? realDisk
     this.#journalBytesMax = options.journalBytesMax ?? JOURNAL_BYTES_MAX
     this.#regions = new Regions(path.join(directory, 'regions'), this.#disk)

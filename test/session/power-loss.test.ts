@@ -3,16 +3,17 @@
  * region file is what was synced or what was written later, at random, and the journal is its synced part and any
  * part of the rest. What a sync has accepted must be there, other pages are old or new, never anything else.
  */
+import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import test from 'ava'
-import { PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
+import { BLOCK_BYTES, PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import type { Inode } from '../../src/session/namespace-types.js'
 import { Session } from '../../src/session/session.js'
 import { temporaryDirectory } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
-import { base, FILE, identity } from '../support/session-bed.js'
+import { base, crash, FILE, identity } from '../support/session-bed.js'
 
 const ROUNDS = 60
 const STEPS = 60
@@ -22,19 +23,21 @@ const PAGES = 12
 class RememberingDisk implements Disk {
   readonly synced = new Map<string, Buffer>()
   readonly write = realDisk.write
+  /** what a process that was killed may still have under way elsewhere does not count */
+  directory = ''
 
   async datasync(descriptor: number): Promise<void> {
     const before = this.#read(descriptor) // what is written while the sync runs may not be part of it
     await realDisk.datasync(descriptor)
-    this.synced.set(before.name, before.content)
+    if (before.file.startsWith(this.directory)) this.synced.set(path.basename(before.file), before.content)
   }
 
-  #read(descriptor: number): { name: string; content: Buffer } {
+  #read(descriptor: number): { file: string; content: Buffer } {
     const file = fs.readlinkSync(`/proc/self/fd/${String(descriptor)}`)
     const { blocks, size } = fs.fstatSync(descriptor)
     const bytes = Buffer.alloc(blocks === 0 ? 0 : Math.min(size, 64 * PAGE_BYTES)) // these tests use no more of a region
     fs.readSync(descriptor, bytes, 0, bytes.length, 0)
-    return { name: path.basename(file), content: file.includes('regions') ? bytes : fs.readFileSync(file) }
+    return { file, content: file.includes('regions') ? bytes : fs.readFileSync(`/proc/self/fd/${String(descriptor)}`) }
   }
 }
 
@@ -86,13 +89,47 @@ class Model {
   }
 }
 
-function check(session: Session, inode: Inode, model: Model): string[] {
+/** Blocks that were sent to the share before the suspend; the share is one that keeps everything. */
+class UploadedBytes {
+  readonly #chunks = new Map<string, Buffer>()
+
+  /** The file's one block as it is now. */
+  async upload(session: Session, file: Inode): Promise<void> {
+    const pages = file.regions.get(0)?.valid[0] ?? 0
+    if (pages === 0) return
+    const plain = Buffer.alloc(BLOCK_BYTES)
+    for (let page = 0; page < PAGES; page++) {
+      const bytes = plain.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
+      if (((pages >>> page) & 1) === 1) session.read(file, bytes, page * PAGE_BYTES)
+      else this.read(file, bytes, page)
+    }
+    const digest = createHash('sha256').update(plain).digest()
+    const chunk = digest.toString('hex')
+    this.#chunks.set(chunk, plain)
+    const place = { encoding: 'raw' as const, chunk, offset: 0, storedBytes: BLOCK_BYTES, digest }
+    session.record({
+      kind: 'uploaded',
+      inode: file.id,
+      region: 0,
+      blocks: new Map([[0, { place, limitBytes: BLOCK_BYTES }]])
+    })
+    await session.dropEmptyRegions()
+  }
+
+  read(file: Inode | undefined, into: Buffer, page: number): void {
+    const chunk = file?.uploaded.get(0)?.place?.chunk
+    if (chunk !== undefined) this.#chunks.get(chunk)?.copy(into, 0, page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
+  }
+}
+
+function check(session: Session, inode: Inode, model: Model, uploads: UploadedBytes): string[] {
   const file = session.namespace.get(inode.id)
   const wrong: string[] = []
   for (const [page, allowed] of model.pages.entries()) {
     const valid = (((file?.regions.get(0)?.valid[0] ?? 0) >>> page) & 1) === 1
     const bytes = Buffer.alloc(PAGE_BYTES)
     if (file !== undefined && valid) session.read(file, bytes, page * PAGE_BYTES)
+    else uploads.read(file, bytes, page)
     const value = bytes.readUInt32LE(0)
     const whole = bytes.equals(fill(value))
     if (!whole || !allowed.includes(value))
@@ -111,10 +148,13 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
   const random = new Random()
   t.log(`seed ${String(random.seed)}`)
   let value = 0
+  let uploaded = 0
   for (let round = 0; round < ROUNDS; round++) {
     const disk = new RememberingDisk()
+    const uploads = new UploadedBytes()
     const options = { disk, journalBytesMax: 300 + random.below(3000) }
-    const directory = temporaryDirectory('session')
+    let directory = temporaryDirectory('session')
+    disk.directory = `${directory}/`
     let session = Session.create(directory, identity, base, options)
     const otherId = session.namespace.allocateInode()
     const attributes = { mode: 0o644, uid: 0, gid: 0, atimeNs: 1n, mtimeNs: 1n, ctimeNs: 1n, rdev: 0, target: '' }
@@ -130,7 +170,7 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
       const file = session.namespace.get(id)
       const model = models.get(id)
       if (file === undefined || model === undefined) throw new Error('a file is gone')
-      const action = random.below(20)
+      const action = random.below(22)
       if (action < 14) {
         const page = random.below(Math.min(PAGES, file.sizeBytes / PAGE_BYTES + 1))
         session.write(file, fill(++value), page * PAGE_BYTES)
@@ -148,8 +188,13 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
         const accepts = [...models.values()].map((each) => each.syncing())
         await session.sync()
         for (const accept of accepts) accept()
+      } else if (action === 19) {
+        await uploads.upload(session, file)
+        uploaded++
       } else {
-        session = Session.open(directory, base, options) // killed, and mounted again in the same boot
+        directory = crash(directory) // killed, and mounted again in the same boot
+        disk.directory = `${directory}/`
+        session = Session.open(directory, base, options)
       }
     }
     const again = Session.open(cutPower(directory, disk, random), base)
@@ -157,8 +202,9 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
       const inode = session.namespace.get(id)
       const model = models.get(id)
       if (inode === undefined || model === undefined) throw new Error('a file is gone')
-      t.deepEqual(check(again, inode, model), [], `seed ${String(random.seed)}, round ${String(round)}`)
+      t.deepEqual(check(again, inode, model, uploads), [], `seed ${String(random.seed)}, round ${String(round)}`)
     }
     again.destroy()
   }
+  t.true(uploaded > ROUNDS)
 })
