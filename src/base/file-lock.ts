@@ -5,6 +5,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
+import { closeQuietly } from './close-quietly.js'
 import { FailedError, messageOf } from './errors.js'
 
 const HELD_BY_ANOTHER = 1
@@ -31,7 +32,8 @@ export class DirectoryLock {
   }
 
   release(): void {
-    if (this.#fd !== undefined) fs.closeSync(this.#fd)
+    const fd = this.#fd
     this.#fd = undefined
+    if (fd !== undefined) closeQuietly(fd)
   }
 }

@@ -13,6 +13,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { LRUCache } from 'lru-cache'
 import { clearBit, getBit, setBit } from '../base/bits.js'
+import { closeQuietly } from '../base/close-quietly.js'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
 import { DirectoryLock } from '../base/file-lock.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
@@ -82,7 +83,7 @@ export class Cache {
     this.#descriptors = new LRUCache({
       max: DESCRIPTORS_MAX,
       dispose: (fd) => {
-        fs.closeSync(fd)
+        closeQuietly(fd)
       }
     })
     this.#timer = setInterval(() => void this.flush(), FLUSH_INTERVAL_MS)

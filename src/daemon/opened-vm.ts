@@ -10,6 +10,7 @@ import { type Client, copiedNotice, openClient } from '../session/client.js'
 import { Session } from '../session/session.js'
 import type { HeldLease } from '../share/lease.js'
 import { claimVm } from './claim.js'
+import { onClientDisk } from './client-disk.js'
 import { leaseHolder } from './host.js'
 import type { Log } from './log.js'
 import { mayPublish, type MountRequest } from './request.js'
@@ -43,7 +44,12 @@ export interface Opening {
   readonly checkpoint: () => void
 }
 
-export async function openVm(opening: Opening): Promise<OpenedVm> {
+/** Rejects with an IsrfsError; what this client's own disk refuses is FailedError. */
+export function openVm(opening: Opening): Promise<OpenedVm> {
+  return onClientDisk(opening.request.clientDirectory, () => open(opening))
+}
+
+async function open(opening: Opening): Promise<OpenedVm> {
   const { request, notice } = opening
   const client = openClient(request.clientDirectory)
   if (client.wasCopied) notice(copiedNotice(request.clientDirectory))
@@ -58,8 +64,7 @@ export async function openVm(opening: Opening): Promise<OpenedVm> {
       opening.checkpoint()
       const cache = openCache(opening, vm)
       const release = async (): Promise<void> => {
-        await cache.close()
-        claimed.unlock()
+        await cache.close().finally(() => claimed.unlock())
         await closePool(pool)
       }
       return { ...claimed, pool, client, cache, release }

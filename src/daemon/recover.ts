@@ -7,6 +7,7 @@ import { removeSession } from '../session/identity.js'
 import { Session } from '../session/session.js'
 import type { GenerationReference } from '../share/lease.js'
 import { type Claim, claimVm, lockSession, openLeftOver, SessionConflictError, sessionDirectoryOf } from './claim.js'
+import { onClientDisk } from './client-disk.js'
 import { hostName, leaseHolder } from './host.js'
 import type { Outcome, Progress } from './messages.js'
 import { asNotPublished } from './settle.js'
@@ -186,13 +187,15 @@ async function withVm<Result>(
   { vmPath, clientDirectory, notice }: RecoverRequest,
   use: (pool: SharePool, vmId: string, clientId: string) => Promise<Result>
 ): Promise<Result> {
-  const client = openClient(clientDirectory)
-  if (client.wasCopied) notice(copiedNotice(clientDirectory))
-  const pool = new SharePool(vmPath, { threads: 1 })
-  try {
-    const { vm } = await pool.run('openVm', {}, { what: `opening ${vmPath}` })
-    return await use(pool, vm, client.id)
-  } finally {
-    await closePool(pool)
-  }
+  return onClientDisk(clientDirectory, async () => {
+    const client = openClient(clientDirectory)
+    if (client.wasCopied) notice(copiedNotice(clientDirectory))
+    const pool = new SharePool(vmPath, { threads: 1 })
+    try {
+      const { vm } = await pool.run('openVm', {}, { what: `opening ${vmPath}` })
+      return await use(pool, vm, client.id)
+    } finally {
+      await closePool(pool)
+    }
+  })
 }

@@ -20,19 +20,16 @@ export interface Waiting {
 
 export class SharePool {
   readonly counters = { fetchedBytes: 0, fetchedBlocks: 0, shareErrors: 0 }
-  readonly #pool: Piscina
+  readonly vmPath: string
+  readonly #threads: number
+  #pool: Piscina | undefined
   readonly #queue: PQueue
   #closed = false
   readonly #running = new Map<symbol, { what: string; startedMs: number }>()
 
   constructor(vmPath: string, options: { readonly threads: number }) {
-    this.#pool = new Piscina({
-      filename: new URL('./share-worker.js', import.meta.url).href,
-      minThreads: 1,
-      maxThreads: options.threads,
-      idleTimeout: IDLE_TIMEOUT_MS,
-      workerData: { vmPath }
-    })
+    this.vmPath = vmPath
+    this.#threads = options.threads
     this.#queue = new PQueue({ concurrency: options.threads })
   }
 
@@ -45,7 +42,7 @@ export class SharePool {
     const id = Symbol(name)
     this.#running.set(id, { what: options.what ?? name, startedMs: Date.now() })
     try {
-      const answer = (await this.#queue.add(() => this.#pool.run({ name, input }), {
+      const answer = (await this.#queue.add(() => this.#started().run({ name, input }), {
         priority: PRIORITY[options.priority ?? 'lease']
       })) as { ok: ShareTaskOutput<Name> } | { error: PlainError } // what share-worker.ts returns for this name
       if ('error' in answer) throw fromPlainError(answer.error)
@@ -79,6 +76,17 @@ export class SharePool {
   async close(): Promise<void> {
     this.#closed = true
     this.#queue.clear()
-    await this.#pool.destroy()
+    await this.#pool?.destroy()
+  }
+
+  #started(): Piscina {
+    this.#pool ??= new Piscina({
+      filename: new URL('./share-worker.js', import.meta.url).href,
+      minThreads: 1,
+      maxThreads: this.#threads,
+      idleTimeout: IDLE_TIMEOUT_MS,
+      workerData: { vmPath: this.vmPath }
+    })
+    return this.#pool
   }
 }

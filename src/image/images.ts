@@ -178,13 +178,7 @@ export class Images implements FileImage {
   }
 
   async sync(inode: Inode): Promise<void> {
-    try {
-      await this.#session.sync(inode)
-    } catch (error) {
-      // the disk has dropped bytes that it had taken: trying again would succeed, and mean nothing
-      if (errnoOf(error) === 'EIO') this.#session.lost.add(inode.id, `${inode.name}: ${messageOf(error)}`)
-      throw error
-    }
+    await this.#session.sync(inode)
     const lost = this.#session.lost.get(inode.id)
     if (lost !== undefined) throw new PosixError('EIO', lost)
   }

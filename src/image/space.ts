@@ -9,7 +9,7 @@
  *                           record what was uploaded
  */
 import fs from 'node:fs'
-import { PosixError } from '../base/errors.js'
+import { messageOf, PosixError } from '../base/errors.js'
 import type { Cache } from '../cache/cache.js'
 import type { EarlyUpload } from '../commit/early-upload.js'
 
@@ -34,7 +34,7 @@ export class Space {
     this.#directory = sessionDirectory
     this.#cache = cache
     this.#headroomBytes = headroomBytes
-    this.#oneDisk = fs.statSync(sessionDirectory).dev === fs.statSync(cache.directory).dev
+    this.#oneDisk = isOneDisk(sessionDirectory, cache.directory)
   }
 
   /** From now on cold changes may go to the share when evicting is not enough. */
@@ -49,15 +49,14 @@ export class Space {
 
   /** of the disk that has the session: the cache may have one of its own (--cache-dir) and is disposable */
   freeBytes(): number {
-    const { bavail, bsize } = fs.statfsSync(this.#directory)
-    return bavail * bsize
+    return this.#ask().freeBytes
   }
 
   /** What a program may still use, and the size of the disk. */
   statistics(): { totalBytes: number; freeBytes: number } {
-    const { blocks, bavail, bsize } = fs.statfsSync(this.#directory)
-    const freeBytes = Math.max(0, bavail * bsize - this.#headroomBytes) + this.#evictableBytes()
-    return { totalBytes: blocks * bsize, freeBytes: Math.min(freeBytes, blocks * bsize) }
+    const { totalBytes, freeBytes } = this.#ask()
+    const usableBytes = Math.max(0, freeBytes - this.#headroomBytes) + this.#evictableBytes()
+    return { totalBytes, freeBytes: Math.min(usableBytes, totalBytes) }
   }
 
   /** Throws ENOSPC when the file system should not grow by that much now. */
@@ -76,7 +75,12 @@ export class Space {
   /** Before each write of an accepted page: false when it has to be held. */
   mayWrite(bytes: number): boolean {
     this.#writtenSinceLook += bytes
-    if (this.#writtenSinceLook >= this.#headroomBytes * LOOK_AGAIN_HEADROOMS || this.#isBelowReserve) this.#look()
+    if (this.#writtenSinceLook < this.#headroomBytes * LOOK_AGAIN_HEADROOMS && !this.#isBelowReserve) return true
+    try {
+      this.#look()
+    } catch {
+      this.#isBelowReserve = false // the write itself will say what the disk says
+    }
     return !this.#isBelowReserve
   }
 
@@ -99,7 +103,27 @@ export class Space {
     this.#isBelowReserve = canUpload && this.freeBytes() < this.#headroomBytes * RESERVE_HEADROOMS
   }
 
+  #ask(): { totalBytes: number; freeBytes: number } {
+    try {
+      const { blocks, bavail, bsize } = fs.statfsSync(this.#directory)
+      return { totalBytes: blocks * bsize, freeBytes: bavail * bsize }
+    } catch (error) {
+      throw new PosixError('EIO', `the space of ${this.#directory} cannot be asked for: ${messageOf(error)}`, {
+        cause: error
+      })
+    }
+  }
+
   #evictableBytes(): number {
     return this.#oneDisk ? this.#cache.bytes : 0
+  }
+}
+
+/** A disk that cannot even say so is taken for another one: then nothing is evicted for the session's sake. */
+function isOneDisk(first: string, second: string): boolean {
+  try {
+    return fs.statSync(first).dev === fs.statSync(second).dev
+  } catch {
+    return false
   }
 }

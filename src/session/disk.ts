@@ -46,3 +46,11 @@ export function diskError(error: unknown, what: string): PosixError {
   const full = errno === 'ENOSPC' || errno === 'EDQUOT'
   return new PosixError(full ? 'ENOSPC' : 'EIO', `${what}: ${messageOf(error)}`, { cause: error })
 }
+
+/**
+ * The disk has dropped bytes that it had taken. EIO whatever it said: bytes that are gone do not come back when there is
+ * space again, and the next fdatasync may succeed.
+ */
+export function lostOnDisk(error: unknown, what: string): PosixError {
+  return new PosixError('EIO', `${what}: ${messageOf(error)}`, { cause: error })
+}

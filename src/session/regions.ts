@@ -5,9 +5,10 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { LRUCache } from 'lru-cache'
+import { closeQuietly } from '../base/close-quietly.js'
 import { errnoOf, PosixError } from '../base/errors.js'
-import { type InodeId, REGION_BYTES } from '../base/units.js'
-import { type Disk, diskError, writeFully } from './disk.js'
+import { type InodeId, REGION_BYTES, ROOT_INODE } from '../base/units.js'
+import { type Disk, diskError, lostOnDisk, writeFully } from './disk.js'
 import { syncDirectoryLater } from './durable-file.js'
 import { SharedRun } from './shared-run.js'
 
@@ -16,6 +17,7 @@ const DESCRIPTORS_MAX = 512
 export class Regions {
   readonly directory: string
   readonly #disk: Disk
+  readonly #onLost: (inode: InodeId, why: string) => void
   readonly #descriptors: LRUCache<string, number>
   /** regions with bytes that are not known to be on the disk */
   readonly #unsynced = new Map<InodeId, Set<number>>()
@@ -27,13 +29,15 @@ export class Regions {
   readonly #names = new SharedRun(() => this.#syncNames())
   unsyncedBytes = 0
 
-  constructor(directory: string, disk: Disk) {
+  /** `onLost` hears of each file of which the disk has dropped bytes that it had taken */
+  constructor(directory: string, disk: Disk, onLost: (inode: InodeId, why: string) => void) {
+    this.#onLost = onLost
     this.directory = directory
     this.#disk = disk
     this.#descriptors = new LRUCache({
       max: DESCRIPTORS_MAX,
       dispose: (descriptor) => {
-        fs.closeSync(descriptor)
+        closeQuietly(descriptor) // late write errors come from the fdatasync of the sync
       }
     })
   }
@@ -88,6 +92,7 @@ export class Regions {
   /** A write error of this file that nobody may forget. */
   fail(inode: InodeId, error: PosixError): void {
     this.#failed.set(inode, error)
+    this.#onLost(inode, error.message)
   }
 
   /** Forgets a removed file's pending work; its bytes are removed by the caller once that is durable. */
@@ -105,7 +110,11 @@ export class Regions {
     this.#removed.add(key)
     this.#unsynced.get(inode)?.delete(region)
     this.#descriptors.delete(key)
-    fs.rmSync(this.pathOf(inode, region), { force: true })
+    try {
+      fs.rmSync(this.pathOf(inode, region), { force: true })
+    } catch {
+      // it takes space until the session ends
+    }
   }
 
   #mark(inode: InodeId, region: number): void {
@@ -129,7 +138,7 @@ export class Regions {
       } catch (error) {
         if (!this.#syncs.has(inode)) return // dropped meanwhile: the file is gone on purpose
         if (errnoOf(error) === 'ENOENT' && this.#removed.has(keyOf(inode, region))) continue
-        this.#failed.set(inode, diskError(error, 'bytes of this file could not be made durable'))
+        this.fail(inode, lostOnDisk(error, 'bytes of this file could not be made durable'))
       } finally {
         await handle?.close()
       }
@@ -147,7 +156,9 @@ export class Regions {
       await syncDirectoryLater(this.directory)
     } catch (error) {
       this.#namesChanged = true
-      throw error
+      const failure = lostOnDisk(error, 'names of files with changed bytes could not be made durable')
+      this.#onLost(ROOT_INODE, failure.message)
+      throw failure
     }
   }
 

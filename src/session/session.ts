@@ -18,12 +18,13 @@ import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import { anyBit } from '../base/bits.js'
+import { closeQuietly } from '../base/close-quietly.js'
 import { FailedError, type PosixError } from '../base/errors.js'
 import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE, toInodeId } from '../base/units.js'
 import { currentBootId } from './boot.js'
 import { ByteWriter } from './bytes.js'
 import { ChangeTicks } from './change-ticks.js'
-import { type Disk, diskError, realDisk } from './disk.js'
+import { type Disk, diskError, lostOnDisk, realDisk } from './disk.js'
 import { namesIn, replaceFileDurably, syncDirectory, syncDirectoryLater } from './durable-file.js'
 import { FRAME_KINDS } from './frame.js'
 import {
@@ -167,8 +168,11 @@ export class Session {
     this.#oldJournals = [...older]
     this.#disk = options.disk ?? realDisk
     this.#journalBytesMax = options.journalBytesMax ?? JOURNAL_BYTES_MAX
-    this.#regions = new Regions(path.join(directory, 'regions'), this.#disk)
     this.lost = new LostWrites(directory)
+    this.#regions = new Regions(path.join(directory, 'regions'), this.#disk, (inode, why) => {
+      const name = this.namespace.get(inode)?.name
+      this.lost.add(inode, name === undefined || name === '' ? why : `${name}: ${why}`)
+    })
     this.uploads = new Uploads(path.join(directory, 'uploads'))
   }
 
@@ -318,7 +322,7 @@ export class Session {
     this.#closed = true
     this.#regions.close()
     const journals = [...this.#retiredJournals, ...this.#oldJournals, this.#journal]
-    for (const journal of journals) fs.closeSync(journal.descriptor)
+    for (const journal of journals) closeQuietly(journal.descriptor)
   }
 
   #requireUsable(): void {
@@ -392,11 +396,12 @@ export class Session {
         await syncDirectoryLater(this.#directory)
       }
     } catch (error) {
-      this.#failure = diskError(error, 'the journal could not be made durable')
+      this.#failure = lostOnDisk(error, 'the journal could not be made durable')
+      this.lost.add(ROOT_INODE, this.#failure.message)
       throw this.#failure
     }
     this.#durableSequence = Math.max(this.#durableSequence, through)
-    for (const journal of this.#retiredJournals) fs.closeSync(journal.descriptor) // one run at a time: nobody holds them
+    for (const journal of this.#retiredJournals) closeQuietly(journal.descriptor) // one run at a time: nobody holds them
     this.#retiredJournals = []
     this.#removeForgotten()
   }
@@ -412,8 +417,12 @@ export class Session {
       else if (this.#isEmpty(inode, region)) this.#regions.remove(inode, region)
     }
     if (gone.size === 0) return
-    for (const name of namesIn(this.#regions.directory)) {
-      if (gone.has(name.split('-')[0] ?? '')) fs.rmSync(path.join(this.#regions.directory, name), { force: true })
+    try {
+      for (const name of namesIn(this.#regions.directory)) {
+        if (gone.has(name.split('-')[0] ?? '')) fs.rmSync(path.join(this.#regions.directory, name), { force: true })
+      }
+    } catch {
+      // they take space until the session ends
     }
   }
 

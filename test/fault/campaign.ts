@@ -1,0 +1,273 @@
+/**
+ * The fault campaign: each case is one life of a VM in which one file system call goes wrong, then what a person would do
+ * next (mount again, or recover), then a comparison with what programs had been told, through the mount, and in the
+ * generation that is published at last.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { constants } from 'node:fs'
+import { IsrfsError, messageOf } from '../../src/base/errors.js'
+import { ROOT_INODE, toGeneration } from '../../src/base/units.js'
+import { recoverSession } from '../../src/daemon/recover.js'
+import { listBranches, publishGeneration, readBranch, readNewestGeneration } from '../../src/format/generations.js'
+import { acquireLease, breakLease, readLease, releaseLease } from '../../src/share/lease.js'
+import { Share } from '../../src/share/share.js'
+import { makeVm } from '../support/make-vm.js'
+import { Random } from '../support/random.js'
+import { type Errno, type Fault, FaultyProcess, type Kind } from './faulty-process.js'
+import { type Bed, contentsOf, Model, ModelFile, Mounted, mustBeAnswer, pageOf, violations } from './life.js'
+
+export type Scenario = 'mount' | 'mount-writeback' | 'recover' | 'branch'
+export const SCENARIOS: readonly Scenario[] = ['mount', 'mount-writeback', 'recover', 'branch']
+
+export interface Case {
+  readonly scenario: Scenario
+  readonly fault: Fault
+}
+
+const DISK_PAGES = 40
+const DISK_VALUES = Array.from({ length: DISK_PAGES }, (_, index) => 100 + index)
+const CASE_MS_MAX = 30_000
+const WRITES = /^(writeSync)$/
+const READS =
+  /^(readSync|readFileSync|readdirSync|statSync|lstatSync|fstatSync|existsSync|statfsSync|accessSync|readlinkSync|promises\.(stat|opendir))$/
+const NAMES = /^(renameSync|promises\.rename|mkdirSync|rmSync|unlinkSync)$/
+
+export function describeCase({ scenario, fault }: Case): string {
+  return `${scenario}: ${fault.kind} at ${fault.side} ${fault.operation} ${String(fault.call)}`
+}
+
+/** What can go wrong with a call. */
+function kindsOf(side: Fault['side'], operation: string): Kind[] {
+  if (READS.test(operation)) {
+    const errors: Errno[] = side === 'share' ? ['EIO', 'ESTALE', 'EACCES'] : ['EIO']
+    return [...errors, 'die-before', ...(operation === 'readSync' ? (['short'] as const) : [])]
+  }
+  const errors: Errno[] =
+    side === 'share' ? ['EIO', 'ESTALE', 'EACCES', 'EROFS', 'ENOSPC', 'EDQUOT'] : ['EIO', 'ENOSPC', 'EROFS']
+  const kinds: Kind[] = [...errors, 'die-before', 'die-after', 'power']
+  if (WRITES.test(operation)) kinds.push('tear', 'short')
+  if (NAMES.test(operation)) kinds.push('lie')
+  return kinds
+}
+
+/** Every case of a scenario: found by a run without a fault. */
+export async function casesOf(scenario: Scenario, root: string): Promise<Case[]> {
+  const { process, found } = await runCase({ scenario, fault: NO_FAULT }, path.join(root, `probe-${scenario}`), 1)
+  if (found.length > 0) throw new Error(`${scenario} without a fault: ${found.join('; ')}`)
+  const cases: Case[] = []
+  for (const [key, calls] of process.counts) {
+    const [side, operation] = key.split(' ') as [Fault['side'], string]
+    for (let call = 1; call <= calls; call++) {
+      for (const kind of kindsOf(side, operation)) cases.push({ scenario, fault: { side, operation, call, kind } })
+    }
+  }
+  return cases
+}
+
+const NO_FAULT: Fault = { side: 'client', operation: 'none', call: 0, kind: 'EIO' }
+
+export async function runCase(
+  { scenario, fault }: Case,
+  directory: string,
+  seed: number
+): Promise<{ process: FaultyProcess; found: string[] }> {
+  const bed: Bed = { share: path.join(directory, 'share'), client: path.join(directory, 'client') }
+  const roots = { share: bed.share, client: bed.client }
+  const stash = path.join(directory, 'stash')
+  for (const name of [bed.share, bed.client, stash]) fs.mkdirSync(name, { recursive: true, mode: 0o700 })
+  const random = new Random(seed)
+  const model = prepareVm(bed)
+  const processes: FaultyProcess[] = []
+  const start = (boot: string, given?: Fault): FaultyProcess => {
+    const process = new FaultyProcess({ roots, stash, boot, ...(given === undefined ? {} : { fault: given }) })
+    processes.push(process)
+    return process
+  }
+  const found: string[] = []
+  try {
+    if (scenario === 'recover' || scenario === 'branch') {
+      const before = start('boot 1')
+      await before.run(() => liveUntilSuspend(bed, model, false))
+      before.end()
+      model.acceptAll()
+      if (scenario === 'branch') overtake(bed)
+    }
+    const faulty = start('boot 1', fault)
+    await attempt(faulty, () => firstTry(scenario, bed, model), `the first try`, found)
+    faulty.end()
+    const lostPower = faulty.fired && fault.kind === 'power'
+    if (lostPower) faulty.losePower(random)
+    else model.acceptAll()
+    const next = start(lostPower ? 'boot 2' : 'boot 1')
+    await attempt(next, () => secondTry(scenario, bed, model, found), 'the second try', found, true)
+    next.end()
+    compareGenerations(scenario, bed, model, found)
+    return { process: faulty, found }
+  } finally {
+    for (const process of processes) process.dispose()
+    fs.rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+function prepareVm({ share }: Bed): Model {
+  const values = { disk: DISK_VALUES, gone: [7, 8] }
+  makeVm(share, new Map(Object.entries(values).map(([name, pages]) => [name, Buffer.concat(pages.map(pageOf))])))
+  return new Model(values)
+}
+
+/** Runs until the body or the process ends. What is no answer for people is a finding; so is a body that hangs. */
+async function attempt(
+  process: FaultyProcess,
+  body: () => Promise<void>,
+  what: string,
+  found: string[],
+  mustSucceed = false
+): Promise<void> {
+  const late = new Promise<'late'>((resolve) => setTimeout(() => resolve('late'), CASE_MS_MAX).unref())
+  const run = process.run(async () => {
+    try {
+      await body()
+    } catch (error) {
+      if (process.isDead) return
+      if (!(error instanceof IsrfsError)) found.push(`${what} failed with no answer: ${stackOf(error)}`)
+      else if (mustSucceed) found.push(`${what} failed: ${error.message}`)
+    }
+  })
+  run.catch(() => undefined)
+  if ((await Promise.race([run, process.ended, late])) === 'late') found.push(`${what} hangs`)
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
+}
+
+async function firstTry(scenario: Scenario, bed: Bed, model: Model): Promise<void> {
+  if (scenario === 'recover' || scenario === 'branch') {
+    await recoverSession(recoverRequest(bed, false))
+    return
+  }
+  const mounted = await liveUntilSuspend(bed, model, scenario === 'mount-writeback')
+  await mounted.suspend()
+}
+
+async function secondTry(scenario: Scenario, bed: Bed, model: Model, found: string[]): Promise<void> {
+  if (scenario === 'branch') {
+    await recoverSession(recoverRequest(bed, true))
+    return
+  }
+  const mounted = await Mounted.open(bed, false)
+  found.push(...violations(model, await mounted.contents()).map((why) => `mounted again: ${why}`))
+  if (mounted.lost.length === 0) {
+    await mounted.suspend()
+    return
+  }
+  try {
+    await mounted.suspend()
+    found.push('a suspend after a lost write succeeded')
+  } catch (error) {
+    mustBeAnswer(error)
+  }
+  await recoverSession(recoverRequest(bed, true))
+}
+
+function recoverRequest({ share, client }: Bed, acceptLoss: boolean): Parameters<typeof recoverSession>[0] {
+  return { vmPath: share, clientDirectory: client, acceptLoss, notice: () => undefined, onProgress: () => undefined }
+}
+
+/** Another client has broken the lease and published. */
+function overtake({ share: root }: Bed): void {
+  const share = new Share(root)
+  const holder = { client: 'ffffffffffffffff', host: 'other', user: 'u', pid: 1, boot: 'b', mountpoint: '/m' }
+  const current = readLease(share)
+  if (current !== undefined) breakLease(share, current, holder)
+  const held = acquireLease(share, holder)
+  const base = readNewestGeneration(share)
+  const published = publishGeneration(share, {
+    ...base.manifest,
+    generation: toGeneration(base.number + 1),
+    parent: { generation: base.number, digest: base.digest },
+    session: 'eeeeeeeeeeeeeeee',
+    entries: base.manifest.entries.map((entry) => ({ ...entry, mode: 0o700 }))
+  })
+  releaseLease(share, held, { number: published.number, digest: published.digest })
+}
+
+/** What the guest does between mount and suspend. Every value is written once. */
+async function liveUntilSuspend(bed: Bed, model: Model, writeback: boolean): Promise<Mounted> {
+  const mounted = await Mounted.open(bed, writeback)
+  const { tree } = mounted
+  const open = async (name: string): Promise<number | undefined> => {
+    try {
+      return await tree.open(tree.lookup(ROOT_INODE, name).inode, constants.O_RDWR)
+    } catch (error) {
+      mustBeAnswer(error)
+      return undefined
+    }
+  }
+  const close = (handle: number | undefined): void => {
+    try {
+      if (handle !== undefined) tree.release(handle)
+    } catch (error) {
+      mustBeAnswer(error)
+    }
+  }
+  const disk = await open('disk')
+  if (disk !== undefined) {
+    await mounted.contents().catch(mustBeAnswer)
+    await mounted.write(model, 'disk', disk, 0, 1000)
+    await mounted.write(model, 'disk', disk, 33, 1001)
+    await mounted.fsync(model, 'disk', disk)
+    mounted.vm.cache.evict(Number.MAX_SAFE_INTEGER)
+    await mounted.writeHalves(model, 'disk', disk, 7, 1002)
+    await mounted.write(model, 'disk', disk, 0, 1003)
+  }
+  const made = { fresh: 'fresh' }
+  model.files.set('fresh', new ModelFile())
+  const isMade = mounted.change(model, made, () => {
+    tree.create(ROOT_INODE, 'fresh', { mode: 0o600, uid: 0, gid: 0 })
+  })
+  const fresh = isMade ? await open('fresh') : undefined
+  if (fresh !== undefined) {
+    await mounted.write(model, 'fresh', fresh, 0, 1004)
+    await mounted.write(model, 'fresh', fresh, 1, 1005)
+    await mounted.fsync(model, 'fresh', fresh)
+  }
+  await mounted.upload().catch(mustBeAnswer)
+  if (disk !== undefined) await mounted.write(model, 'disk', disk, 0, 1006)
+  if (isMade) {
+    mounted.change(model, { fresh: undefined, renamed: 'fresh' }, () => {
+      tree.rename(ROOT_INODE, 'fresh', ROOT_INODE, 'renamed', 0)
+    })
+  }
+  mounted.change(model, { gone: undefined }, () => {
+    tree.unlink(ROOT_INODE, 'gone')
+  })
+  if (disk !== undefined) {
+    await mounted.fsync(model, 'disk', disk)
+    await mounted.write(model, 'disk', disk, DISK_PAGES, 1007)
+    await mounted.write(model, 'disk', disk, 3, 1008)
+  }
+  close(fresh)
+  close(disk)
+  return mounted
+}
+
+function compareGenerations(scenario: Scenario, bed: Bed, model: Model, found: string[]): void {
+  const share = new Share(bed.share)
+  try {
+    const newest = readNewestGeneration(share)
+    if (scenario !== 'branch') {
+      found.push(...violations(model, contentsOf(bed.share, newest)).map((why) => `published: ${why}`))
+      return
+    }
+    const untouched = new Model({ disk: DISK_VALUES, gone: [7, 8] })
+    found.push(...violations(untouched, contentsOf(bed.share, newest)).map((why) => `the other's generation: ${why}`))
+    const branches = listBranches(share)
+    if (branches.length !== 1) found.push(`${String(branches.length)} branches instead of one`)
+    for (const name of branches)
+      found.push(...violations(model, contentsOf(bed.share, readBranch(share, name))).map((why) => `branch: ${why}`))
+  } catch (error) {
+    found.push(`the share cannot be read: ${stackOf(error)}`)
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * Every file system call of a VM's life goes wrong once, in every way it can (campaign.ts). `npm test` tries a sample,
+ * `npm run test:long` all of them: ISRFS_FAULT_CASES=all. ISRFS_FAULT_CASE="mount: EIO at share openSync 3" repeats one.
+ */
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import test from 'ava'
+import { Random } from '../support/random.js'
+import { type Case, casesOf, describeCase, runCase, SCENARIOS } from './campaign.js'
+import { installFaultyFileSystem } from './faulty-process.js'
+import { installInProcessPools } from './in-process-pools.js'
+
+const SAMPLE = 240
+const CASES_MIN = 10_000
+const memory = fs.existsSync('/dev/shm') ? '/dev/shm' : os.tmpdir() // fsync of a disk would take most of the time
+
+installFaultyFileSystem()
+installInProcessPools()
+
+test('no accepted byte is lost or wrong, whichever call fails', async (t) => {
+  t.timeout(12 * 3600_000)
+  const random = new Random()
+  t.log(`seed ${String(random.seed)}`)
+  const root = fs.mkdtempSync(path.join(memory, 'isrfs-fault-'))
+  t.teardown(() => fs.rmSync(root, { recursive: true, force: true }))
+  const all: Case[] = []
+  for (const scenario of SCENARIOS) all.push(...(await casesOf(scenario, root)))
+  t.true(all.length >= CASES_MIN, `${String(all.length)} cases`)
+  const wanted = process.env['ISRFS_FAULT_CASES'] ?? String(SAMPLE)
+  const one = process.env['ISRFS_FAULT_CASE']
+  const chosen =
+    one !== undefined
+      ? all.filter((each) => describeCase(each) === one)
+      : wanted === 'all'
+        ? all
+        : Array.from({ length: Number(wanted) }, () => random.pick(all))
+  const counts = new Map<string, number>()
+  const findings: string[] = []
+  let fired = 0
+  for (const [index, each] of chosen.entries()) {
+    const { process: faulty, found } = await runCase(each, path.join(root, String(index)), random.seed + index)
+    findings.push(...found.map((why) => `${describeCase(each)}: ${why}`))
+    if (faulty.fired) fired++
+    const key = each.fault.kind
+    counts.set(key, (counts.get(key) ?? 0) + 1)
+  }
+  t.deepEqual(findings, [])
+  t.true(fired > chosen.length * 0.9, `${String(fired)} of ${String(chosen.length)} faults were met`)
+  t.log(`${String(chosen.length)} of ${String(all.length)} cases, ${String(fired)} faults met`)
+  t.log([...counts].map(([kind, count]) => `${kind} ${String(count)}`).join(', '))
+})

@@ -1,0 +1,390 @@
+/**
+ * Processes that fail: everything that runs in one (AsyncLocalStorage) makes its file system calls through it, so that the
+ * nth call of a kind can fail, tear, lie or be the last one that this process ever makes. All of it happens in the test's
+ * own process: one case takes milliseconds, and thousands can be tried.
+ *
+ * Power loss: what was written to a file since its last fsync is undone, wholly or in part; names that were made, moved
+ * or removed since the last fsync of their directory may be as before (client's side only: an NFS server makes them
+ * durable before it answers).
+ */
+import { AsyncLocalStorage } from 'node:async_hooks'
+import fs from 'node:fs'
+import path from 'node:path'
+import type { Random } from '../support/random.js'
+
+export type Side = 'client' | 'share'
+export type Errno = 'EIO' | 'ENOSPC' | 'EDQUOT' | 'EROFS' | 'EACCES' | 'ESTALE'
+/** 'lie': the call is made, and reports an error all the same. 'short': fewer bytes than asked for. */
+export type Kind = Errno | 'die-before' | 'die-after' | 'tear' | 'short' | 'lie' | 'power'
+
+export interface Fault {
+  readonly side: Side
+  readonly operation: string
+  /** which of its calls, from 1 */
+  readonly call: number
+  readonly kind: Kind
+}
+
+/** The process has ended: no call of it does anything any more. */
+export class ProcessEnded extends Error {
+  readonly code = 'EENDED'
+
+  constructor() {
+    super('this process has ended')
+  }
+}
+
+interface Undo {
+  durable: boolean
+  readonly directory: string
+  undo(): void
+}
+
+type AnyFunction = (...args: never[]) => unknown
+
+const current = new AsyncLocalStorage<FaultyProcess>()
+const real = { ...fs }
+const BOOT_FILE = '/proc/sys/kernel/random/boot_id'
+const TIMER_DIVISOR = 200
+
+export class FaultyProcess {
+  readonly counts = new Map<string, number>()
+  fired = false
+  isDead = false
+  /** resolves when the process has ended */
+  readonly ended: Promise<void>
+  readonly #roots: Readonly<Record<Side, string>>
+  readonly #fault: Fault | undefined
+  readonly #boot: string
+  readonly #stash: string
+  #resolveEnded: () => void = () => undefined
+  readonly #descriptors = new Map<number, string>()
+  readonly #handles = new Map<number, { handle: fs.promises.FileHandle; file: string }>()
+  readonly #timers = new Set<NodeJS.Timeout>()
+  /** by device and inode: a descriptor of our own, and the bytes that writes have replaced since the last fsync */
+  readonly #unsynced = new Map<string, { descriptor: number; writes: { at: number; old: Buffer; size: number }[] }>()
+  readonly #names: Undo[] = []
+  #stashed = 0
+
+  constructor(options: { roots: Readonly<Record<Side, string>>; stash: string; boot: string; fault?: Fault }) {
+    this.#roots = options.roots
+    this.#fault = options.fault
+    this.#boot = options.boot
+    this.#stash = real.mkdtempSync(path.join(options.stash, 'process-'))
+    this.ended = new Promise((resolve) => (this.#resolveEnded = resolve))
+  }
+
+  run<Result>(body: () => Result): Result {
+    return current.run(this, body)
+  }
+
+  /** SIGKILL: descriptors are closed, and with them locks let go. */
+  end(): void {
+    if (this.isDead) return
+    this.isDead = true
+    for (const descriptor of this.#descriptors.keys()) {
+      try {
+        real.closeSync(descriptor)
+      } catch {
+        // closed already
+      }
+    }
+    this.#descriptors.clear()
+    for (const { handle } of [...this.#handles.values()]) void handle.close().catch(() => undefined)
+    for (const timer of this.#timers) clearInterval(timer)
+    this.#resolveEnded()
+  }
+
+  /** After end(): what was not synced is lost, in part. */
+  losePower(random: Random): void {
+    for (const { descriptor, writes } of this.#unsynced.values()) {
+      for (const { at, old, size } of [...writes].reverse()) {
+        if (random.below(3) === 0) continue
+        real.writeSync(descriptor, old, 0, old.length, at)
+        if (real.fstatSync(descriptor).size > size && at + old.length >= size) real.ftruncateSync(descriptor, size)
+      }
+    }
+    const kept = random.below(this.#names.length + 1)
+    for (const name of this.#names.slice(kept).reverse()) if (!name.durable) name.undo()
+  }
+
+  dispose(): void {
+    this.end()
+    for (const { descriptor } of this.#unsynced.values()) real.closeSync(descriptor)
+    this.#unsynced.clear()
+  }
+
+  call(operation: string, original: AnyFunction, args: unknown[]): unknown {
+    if (this.isDead) throw new ProcessEnded()
+    const [first] = args
+    if (first === BOOT_FILE) return `${this.#boot}\n`
+    const file = typeof first === 'number' ? this.#fileOf(first) : typeof first === 'string' ? first : undefined
+    const side = this.#sideOf(file)
+    const perform = (given = args): unknown => this.#perform(operation, original, given, file)
+    if (side === undefined) return perform()
+    const key = `${side} ${operation}`
+    const count = (this.counts.get(key) ?? 0) + 1
+    this.counts.set(key, count)
+    const fault = this.#fault
+    if (fault?.side !== side || fault.operation !== operation || fault.call !== count) return perform()
+    this.fired = true
+    switch (fault.kind) {
+      case 'die-before':
+      case 'power':
+        this.end()
+        throw new ProcessEnded()
+      case 'die-after':
+        perform()
+        this.end()
+        throw new ProcessEnded()
+      case 'tear':
+        perform(halved(args))
+        this.end()
+        throw new ProcessEnded()
+      case 'short':
+        return perform(halved(args))
+      case 'lie':
+        perform()
+        throw errorOf('EIO', operation)
+      default:
+        if (operation === 'closeSync') perform() // the descriptor is gone whatever close says
+        if (operation === 'existsSync') return false
+        throw errorOf(fault.kind, operation)
+    }
+  }
+
+  async callLater(operation: string, original: AnyFunction, args: unknown[]): Promise<unknown> {
+    await Promise.resolve()
+    const result = await this.call(operation, original, args)
+    return this.isDead ? new Promise(() => undefined) : result
+  }
+
+  adopt(handle: fs.promises.FileHandle, file: string): void {
+    const descriptor = handle.fd
+    this.#handles.set(descriptor, { handle, file })
+    for (const name of ['datasync', 'sync'] as const) {
+      const method = handle[name].bind(handle)
+      handle[name] = async () => {
+        const before = this.#writesOf(descriptor)
+        const names = this.#names.filter((each) => each.directory === file)
+        await this.callLater(`handle.${name}`, () => method(), [descriptor])
+        this.#forgetWrites(before)
+        for (const each of names) each.durable = true
+      }
+    }
+    const close = handle.close.bind(handle)
+    handle.close = async () => {
+      this.#handles.delete(descriptor)
+      await close()
+    }
+  }
+
+  addTimer(timer: NodeJS.Timeout): void {
+    this.#timers.add(timer)
+  }
+
+  #fileOf(descriptor: number): string | undefined {
+    return this.#descriptors.get(descriptor) ?? this.#handles.get(descriptor)?.file
+  }
+
+  #sideOf(file: string | undefined): Side | undefined {
+    if (file === undefined) return undefined
+    for (const side of ['client', 'share'] as const)
+      if (file === this.#roots[side] || file.startsWith(`${this.#roots[side]}/`)) return side
+    return undefined
+  }
+
+  #perform(operation: string, original: AnyFunction, args: unknown[], file: string | undefined): unknown {
+    const call = original as (...given: unknown[]) => unknown
+    switch (operation) {
+      case 'writeSync': {
+        const [descriptor, bytes, , length, position] = args as [number, unknown, unknown, number, number | undefined]
+        this.#rememberWrite(descriptor, position, typeof bytes === 'string' ? Buffer.byteLength(bytes) : length)
+        return call(...args)
+      }
+      case 'ftruncateSync': {
+        const [descriptor, size] = args as [number, number]
+        this.#rememberWrite(descriptor, size, Math.max(0, real.fstatSync(descriptor).size - size))
+        return call(...args)
+      }
+      case 'fsyncSync':
+      case 'fdatasyncSync': {
+        const [descriptor] = args as [number]
+        const result = call(...args)
+        this.#forgetWrites(this.#writesOf(descriptor))
+        if (real.fstatSync(descriptor).isDirectory())
+          for (const name of this.#names) if (name.directory === file) name.durable = true
+        return result
+      }
+      case 'openSync': {
+        const name = String(args[0])
+        const isNew = !real.existsSync(name)
+        const descriptor = call(...args) as number
+        this.#descriptors.set(descriptor, name)
+        if (isNew) this.#rememberName(name, () => real.rmSync(name, { force: true }))
+        return descriptor
+      }
+      case 'closeSync':
+        this.#descriptors.delete(args[0] as number)
+        return call(...args)
+      case 'mkdirSync': {
+        const name = String(args[0])
+        const isNew = !real.existsSync(name)
+        const result = call(...args)
+        if (isNew) this.#rememberName(name, () => real.rmSync(name, { recursive: true, force: true }))
+        return result
+      }
+      case 'renameSync': {
+        const [from, to] = args as [string, string]
+        const replaced = this.#linkAside(to)
+        const result = call(...args)
+        this.#rememberName(to, () => {
+          if (real.existsSync(to)) real.renameSync(to, from)
+          if (replaced !== undefined) real.linkSync(replaced, to)
+        })
+        return result
+      }
+      case 'rmSync':
+      case 'unlinkSync': {
+        const name = String(args[0])
+        const stat = real.lstatSync(name, { throwIfNoEntry: false })
+        if (stat?.isDirectory() === true) {
+          const aside = this.#aside()
+          real.renameSync(name, aside)
+          this.#rememberName(name, () => real.renameSync(aside, name))
+          return undefined
+        }
+        const aside = this.#linkAside(name)
+        const result = call(...args)
+        if (aside !== undefined)
+          this.#rememberName(name, () => {
+            real.rmSync(name, { force: true })
+            real.linkSync(aside, name)
+          })
+        return result
+      }
+      default:
+        return call(...args)
+    }
+  }
+
+  #rememberName(name: string, undo: () => void): void {
+    if (this.#sideOf(name) !== 'client') return
+    const careful = (): void => {
+      try {
+        undo()
+      } catch {
+        // its directory is gone by another undo
+      }
+    }
+    this.#names.push({ durable: false, directory: path.dirname(name), undo: careful })
+  }
+
+  #aside(): string {
+    return path.join(this.#stash, String(this.#stashed++))
+  }
+
+  #linkAside(name: string): string | undefined {
+    if (!real.existsSync(name) || real.lstatSync(name).isDirectory()) return undefined
+    const aside = this.#aside()
+    real.linkSync(name, aside)
+    return aside
+  }
+
+  #rememberWrite(descriptor: number, position: number | null | undefined, length: number): void {
+    const file = this.#fileOf(descriptor)
+    if (this.#sideOf(file) === undefined) return
+    const { dev, ino, size } = real.fstatSync(descriptor)
+    const key = `${String(dev)}:${String(ino)}`
+    let known = this.#unsynced.get(key)
+    if (known === undefined) {
+      const own = real.openSync(`/proc/self/fd/${String(descriptor)}`, 'r+')
+      this.#unsynced.set(key, (known = { descriptor: own, writes: [] }))
+    }
+    const at = typeof position === 'number' ? position : size // without a position these files only grow
+    const old = Buffer.alloc(Math.max(0, Math.min(length, size - at)))
+    real.readSync(known.descriptor, old, 0, old.length, at)
+    known.writes.push({ at, old, size })
+  }
+
+  #writesOf(descriptor: number): { key: string; count: number } {
+    const { dev, ino } = real.fstatSync(descriptor)
+    const key = `${String(dev)}:${String(ino)}`
+    return { key, count: this.#unsynced.get(key)?.writes.length ?? 0 }
+  }
+
+  #forgetWrites({ key, count }: { key: string; count: number }): void {
+    this.#unsynced.get(key)?.writes.splice(0, count)
+  }
+
+  /** fdatasync with a callback */
+  async syncLater(descriptor: number): Promise<void> {
+    const before = this.#writesOf(descriptor)
+    await this.callLater(
+      'fdatasync',
+      (() => {
+        real.fdatasyncSync(descriptor)
+      }),
+      [descriptor]
+    )
+    this.#forgetWrites(before)
+  }
+}
+
+function halved(args: unknown[]): unknown[] {
+  const [descriptor, bytes, offset, length, position] = args
+  if (typeof bytes === 'string') return [descriptor, bytes.slice(0, bytes.length / 2)]
+  return [descriptor, bytes, offset, Math.ceil(Number(length) / 2), position]
+}
+
+function errorOf(code: string, operation: string): Error {
+  return Object.assign(new Error(`${code}: made up, ${operation}`), { code, syscall: operation })
+}
+
+/** The process that the caller runs in, if it is one of these. */
+export function currentProcess(): FaultyProcess | undefined {
+  return current.getStore()
+}
+
+/** Puts these processes between the program and node:fs, and makes waiting short in them. For the whole test process. */
+export function installFaultyFileSystem(): void {
+  const target = fs as unknown as Record<string, AnyFunction>
+  for (const [name, value] of Object.entries(fs)) {
+    if (!name.endsWith('Sync') || typeof value !== 'function') continue
+    const original = value as AnyFunction
+    target[name] = (...args: never[]) => {
+      const process = current.getStore()
+      return process === undefined ? original(...args) : process.call(name, original, args)
+    }
+  }
+  const fdatasync = fs.fdatasync
+  target.fdatasync = ((descriptor: number, done: (error: Error | null) => void) => {
+    const process = current.getStore()
+    if (process === undefined) fdatasync(descriptor, done)
+    else
+      process.syncLater(descriptor).then(
+        () => done(null),
+        (error: unknown) => done(error as Error)
+      )
+  })
+  const promises = fs.promises as unknown as Record<string, AnyFunction>
+  for (const name of ['open', 'writeFile', 'rename', 'stat', 'opendir']) {
+    const original = promises[name] as AnyFunction
+    promises[name] = async (...args: never[]) => {
+      const process = current.getStore()
+      if (process === undefined) return original(...args)
+      const result = await process.callLater(`promises.${name}`, original, args)
+      if (name === 'open') process.adopt(result as fs.promises.FileHandle, String(args[0]))
+      return result
+    }
+  }
+  const repeat = globalThis.setInterval
+  globalThis.setInterval = ((action: () => void, ms?: number) => {
+    const timer = repeat(action, ms)
+    current.getStore()?.addTimer(timer)
+    return timer
+  })
+  const wait = globalThis.setTimeout
+  globalThis.setTimeout = ((action: (...given: unknown[]) => void, ms?: number, ...rest: unknown[]) =>
+    wait(action, current.getStore() === undefined ? ms : (ms ?? 0) / TIMER_DIVISOR, ...rest)) as typeof setTimeout
+}
