@@ -1,7 +1,8 @@
 """
 two-clients.py SEED ROUNDS DIRECTORY CLI: two client directories share one VM on one share. In each round one of them (or both at once)
-does something at random: mounts, writes with O_SYNC, suspends, is killed or stopped with SIGSTOP (also in the middle of a suspend),
-recovers, discards, breaks the other's lease, rolls back, prunes, checks, looks at an old generation or a branch.
+does something at random: mounts, writes with O_SYNC, suspends, is killed (also in the middle of a mount, a suspend, a recover) or
+stopped with SIGSTOP (also in the middle of a suspend), recovers, discards, breaks the other's lease, rolls back, prunes, checks,
+looks at an old generation or a branch.
 
 After each round the share is compared with a model of what was accepted:
 
@@ -165,8 +166,7 @@ class Client:
                 pass
 
     def kill(self):
-        self.signal(signal.SIGKILL)
-        wait_until(lambda: not self.daemons(), "a killed daemon to end")
+        wait_until(lambda: self.signal(signal.SIGKILL) or not self.daemons(), "a killed daemon to end")
 
     def let_go(self):
         """Leaves nothing behind that waits for a stopped process."""
@@ -413,6 +413,27 @@ def killed_in_unmount(client):
         fail("unmount returned 0 and has published nothing")
 
 
+def kill_in_start(client):
+    """Killed at a random moment of a mount or a recover: it may have taken the lease, or given it back, or published."""
+    session, taken = client.session, model.holder is client.other
+    words = chance.choice([["recover", vm], ["mount", vm, client.mountpoint]])
+    process = client.start(*words)
+    time.sleep(0.08 + chance.random() * 0.9)
+    process.kill()
+    client.kill()
+    end(process)
+    client.kill()  # a daemon that was being started just then
+    tell(f"{client.name} is killed in its {words[0]} ({process.returncode})")
+    counts[f"kills in {words[0]}"] += 1
+    lost = session is not None and (taken or session.base != model.newest)
+    publishes = words[0] == "recover" and session is not None and session.changed
+    name = look(may_publish=[client] if publishes else [], holders=[] if taken else [None, client]).get(client)
+    if name is not None and isinstance(name, str) != lost:
+        fail(f"a killed recover has published {name}")
+    if session is None or not session.changed:
+        client.session, client.ghost = None, True  # there may be a session without changes
+
+
 def stop(client):
     client.signal(signal.SIGSTOP)
     client.state = "stopped"
@@ -616,6 +637,7 @@ def choices(client):
     found = [(check, 1), (rollback, 2 if free else 0.2), (prune, 3 if free else 0.2), (close_view if client.view else open_view, 1)]
     if client.state == "down":
         found += [(mount, 1 if model.holder is client.other else 10), (recover, 4 if client.session else 1), (discard, 0.5 if client.session else 0.1)]
+        found.append((kill_in_start, 3))
         if client.other.state == "down" and model.holder is None:
             found.append((lambda each: race(each, each.other), 4))
     if client.state == "up":
