@@ -151,20 +151,9 @@ async function findLeftOver(
   directory: string,
   newest: PublishedGeneration
 ): Promise<Session | undefined> {
-  const published = Session.publishedAs(directory)
   const identity = Session.inspect(directory)
   if (identity === undefined) return undefined
-  const above = identity.baseGeneration
-  const input = { sessionId: identity.sessionId, above }
-  const found =
-    published === undefined
-      ? (await pool.run('findSession', input, { what: 'looking for the session' }))?.name
-      : (published.branch ?? String(published.generation))
-  if (found !== undefined) {
-    notice(`the session that was left behind had been published as generation ${found}; it was cleaned up`)
-    removeSession(directory)
-    return undefined
-  }
+  if (await dropIfPublished({ pool, notice }, directory, identity)) return undefined
   if (identity.baseDigest !== newest.digest) {
     if (await isUnchanged(pool, directory, identity)) return undefined
     const { host } = newest.manifest.client
@@ -180,6 +169,23 @@ async function findLeftOver(
     `found the session that was left behind on ${identity.createdIso}; going on with it${describeRecovery(session)}`
   )
   return session
+}
+
+/** Whether the share has everything of this session already, as a generation or a branch: then it is removed. */
+export async function dropIfPublished(
+  { pool, notice }: Pick<ClaimRequest, 'pool' | 'notice'>,
+  directory: string,
+  { sessionId, baseGeneration: above }: SessionIdentity
+): Promise<boolean> {
+  const published = Session.publishedAs(directory)
+  const found =
+    published === undefined
+      ? (await pool.run('findSession', { sessionId, above }, { what: 'looking for the session' }))?.name
+      : (published.branch ?? String(published.generation))
+  if (found === undefined) return false
+  notice(`the session that was left behind had been published as generation ${found}; it was cleaned up`)
+  removeSession(directory)
+  return true
 }
 
 /** A session in which nothing was changed stands in nobody's way: it is removed. */

@@ -6,7 +6,15 @@ import { copiedNotice, openClient } from '../session/client.js'
 import { removeSession } from '../session/identity.js'
 import { Session } from '../session/session.js'
 import type { GenerationReference } from '../share/lease.js'
-import { type Claim, claimVm, lockSession, openLeftOver, SessionConflictError, sessionDirectoryOf } from './claim.js'
+import {
+  type Claim,
+  claimVm,
+  dropIfPublished,
+  lockSession,
+  openLeftOver,
+  SessionConflictError,
+  sessionDirectoryOf
+} from './claim.js'
 import { onClientDisk } from './client-disk.js'
 import { hostName, leaseHolder } from './host.js'
 import type { Outcome, Progress } from './messages.js'
@@ -33,9 +41,8 @@ export async function recoverSession(request: RecoverRequest): Promise<Outcome |
       claim = await claimVm(asked)
     } catch (error) {
       const isLost = error instanceof SessionConflictError || error instanceof LeaseHeldError
-      const outcome = isLost ? await publishBranch(request, pool, vmId, clientId) : undefined
-      if (outcome === undefined) throw error
-      return outcome
+      if (!isLost) throw error
+      return await publishBranch(request, pool, vmId, clientId, error)
     }
     try {
       return await publish(request, pool, claim, clientId)
@@ -47,20 +54,26 @@ export async function recoverSession(request: RecoverRequest): Promise<Outcome |
 
 /**
  * What was left behind cannot become the next generation, because somebody else makes or has made it: it becomes a
- * branch, for which no lease is needed. undefined when nothing was left behind.
+ * branch, for which no lease is needed. Throws `refusal` when there is no session; undefined: it had been published, and
+ * a crash has only kept it from being removed.
  */
 async function publishBranch(
   request: RecoverRequest,
   pool: SharePool,
   vmId: string,
-  clientId: string
+  clientId: string,
+  refusal: Error
 ): Promise<Outcome | undefined> {
-  const { vmPath, clientDirectory, onProgress } = request
+  const { vmPath, clientDirectory, onProgress, notice } = request
   const directory = sessionDirectoryOf(clientDirectory, vmId)
   const lock = await lockSession(directory, vmPath)
   try {
     const identity = Session.inspect(directory)
-    if (identity === undefined) return undefined
+    if (identity === undefined) throw refusal
+    if (await dropIfPublished({ pool, notice }, directory, identity)) {
+      await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
+      return undefined
+    }
     const input = { number: identity.baseGeneration }
     const base = await pool.run('generation', input, { what: 'reading the base of the session' })
     if (base.digest !== identity.baseDigest) {
@@ -77,7 +90,7 @@ async function publishBranch(
       const how = { verify: false, acceptLoss: request.acceptLoss === true, onProgress }
       const options = { vmPath, session, base, held: undefined, cache: undefined, client, ...how }
       const { branch, changedBytes, sentBytes } = await commitSession(options)
-      dropPublished(session, request.notice)
+      dropPublished(session, notice)
       await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
       if (branch === undefined) return { kind: 'unchanged', generation: base.number }
       return { kind: 'branch', branch: branch.published.name, why: branch.why, changedBytes, sentBytes }
@@ -100,6 +113,7 @@ async function publish(
   const giveBack = (generation: GenerationReference): Promise<void> =>
     pool.run('releaseLease', { held, generation }, { what: 'giving the lease back' })
   if (session === undefined) {
+    await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
     await giveBack({ number: newest.number, digest: newest.digest })
     return undefined
   }

@@ -148,6 +148,23 @@ test.serial('a session whose base is not the newest any more is never replayed s
   t.is(fs.readFileSync(bed.path('exported', 'file'), 'utf8'), 'lost')
 })
 
+test.serial('a session that a crash left behind after its publish never becomes a branch as well', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  writeSynced(path.join(mountpoint, 'file'), 'second')
+  await crash(bed, mountpoint)
+  fs.cpSync(bed.path('client-a', 'sessions'), bed.path('sessions'), { recursive: true })
+  t.regex((await bed.mustIsrfs('a', 'recover', bed.vm())).stdout, /generation 2/)
+  fs.cpSync(bed.path('sessions'), bed.path('client-a', 'sessions'), { recursive: true })
+
+  const other = await bed.mount('b', bed.vm(), 'other')
+  const recovered = await bed.isrfs('a', 'recover', bed.vm())
+  t.is(recovered.code, 0, recovered.stderr)
+  t.regex(recovered.stderr, /had been published as generation 2/)
+  t.deepEqual(fs.readdirSync(path.join(bed.vm(), 'generations')).sort(), ['00000001', '00000002'])
+  await bed.unmount('b', other)
+})
+
 test.serial('a mount whose lease was broken while it ran ends as a branch: exit 5 says its name', async (t) => {
   const { bed } = t.context
   const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
