@@ -3,12 +3,14 @@ import path from 'node:path'
 import { IntegrityError, UsageError } from '../base/errors.js'
 import { toGeneration } from '../base/units.js'
 import { checkCache } from '../cache/check-cache.js'
+import { CachedBytes } from '../cache/find-cached.js'
 import { hostName } from '../daemon/host.js'
 import { type PublishedGeneration, readBranch, readGeneration } from '../format/generations.js'
 import { readVmDescriptor } from '../format/vm.js'
-import { checkVm, type Suffering } from '../history/check.js'
+import { type CheckProgress, type CheckResult, checkVm, type Suffering } from '../history/check.js'
 import { diffGenerations } from '../history/diff.js'
 import { prune } from '../history/prune.js'
+import { repairChunks } from '../history/repair.js'
 import { rollBack } from '../history/rollback.js'
 import { openClient } from '../session/client.js'
 import { Share } from '../share/share.js'
@@ -50,6 +52,7 @@ interface CheckCommandOptions extends GlobalOptions {
   readonly cache?: boolean
   readonly generation?: string
   readonly readData?: boolean
+  readonly repair?: boolean
   readonly json?: boolean
 }
 
@@ -61,13 +64,18 @@ export async function checkCommand(given: string | undefined, options: CheckComm
   if (given === undefined) throw new UsageError('which VM? isrfs check <vm>, or isrfs check --cache')
   const share = shareOf(given)
   const only = options.generation === undefined ? undefined : nameOf(readNamed(share, options.generation))
-  const view = progressView()
-  const checked = await checkVm({
-    share,
-    only,
-    readData: options.readData === true,
-    onProgress: (progress) => view.show(progress)
-  }).finally(() => view.end())
+  const readData = options.readData === true || options.repair === true
+  let checked = await checkWithProgress(share, only, readData)
+  while (options.repair === true && checked.bad.length > 0) {
+    const paths = checked.bad.map(({ path: object }) => object)
+    const { repaired, failed } = repairChunks(share, paths, new CachedBytes(directoriesOf(options).cacheDirectory))
+    for (const object of repaired) notice(`put back from the cache: ${object}`)
+    if (repaired.length === 0) {
+      for (const { path: object, why } of failed) notice(`not put back: ${object}: ${why}`)
+      break
+    }
+    checked = await checkWithProgress(share, only, readData) // behind a map that is whole again, more may be damaged
+  }
   if (options.json === true) result(JSON.stringify(checked))
   else {
     for (const { path: object, why, suffers } of checked.bad) {
@@ -75,14 +83,20 @@ export async function checkCommand(given: string | undefined, options: CheckComm
       for (const range of suffers) result(`  ${describeRange(range)}`)
     }
   }
-  const looked = `${String(checked.generations)} generations, ${String(checked.blocks)} blocks${options.readData === true ? `, ${bytes(checked.readBytes)} read` : ''}`
+  const looked = `${String(checked.generations)} generations, ${String(checked.blocks)} blocks${readData ? `, ${bytes(checked.readBytes)} read` : ''}`
   if (checked.bad.length === 0) {
     notice(`${share.root} is whole: ${looked}`)
     return
   }
   throw new IntegrityError(`${share.root} is damaged: ${String(checked.bad.length)} bad objects (${looked})`, {
-    hint: 'restore them from a backup of the share under the same names; what does not suffer can be mounted (--generation N) and made the newest with isrfs rollback'
+    hint: 'a client that has mounted this VM may have them in its cache: isrfs check <vm> --repair there; or restore them from a backup of the share under the same names; what does not suffer can be mounted (--generation N) and made the newest with isrfs rollback'
   })
+}
+
+async function checkWithProgress(share: Share, only: string | undefined, readData: boolean): Promise<CheckResult> {
+  const view = progressView()
+  const onProgress = (progress: CheckProgress): void => view.show(progress)
+  return checkVm({ share, only, readData, onProgress }).finally(() => view.end())
 }
 
 function checkCacheCommand(options: CheckCommandOptions): void {

@@ -143,6 +143,10 @@ function addShareViews(program: Command): void {
     .option('--cache', 'compare the cached blocks of this client with their digests, and drop bad ones')
     .option('--generation <n>', 'only this generation or branch')
     .option('--read-data', 'read and verify every block, not only what leads to it')
+    .option(
+      '--repair',
+      'verify every block, and put damaged chunks back from the cache of this client where it has them'
+    )
     .option('--json', 'one JSON object')
     .action(async (vm: string | undefined, options: object, command: Command) =>
       (await import('./command-history.js')).checkCommand(vm, withGlobals(command, options))

@@ -94,3 +94,34 @@ test('check --cache drops cached blocks that are not what their region claims', 
   t.true(fs.readFileSync(path.join(again, 'disk')).equals(disk))
   await bed.unmount('a', again)
 })
+
+test('check --repair puts chunks back that a client has in its cache, and says what it cannot put back', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  const content = fs.readFileSync(path.join(mountpoint, 'disk'))
+  await bed.unmount('a', mountpoint)
+  const checked = JSON.parse((await bed.mustIsrfs('a', 'check', bed.vm(), '--json')).stdout) as { bad: unknown[] }
+  t.deepEqual(checked.bad, [])
+  const chunks = path.join(bed.vm(), 'chunks')
+  const files = fs
+    .readdirSync(chunks)
+    .flatMap((name) => fs.readdirSync(path.join(chunks, name)).map((chunk) => path.join(chunks, name, chunk)))
+  const newestFirst = files.sort((first, second) => fs.statSync(second).mtimeMs - fs.statSync(first).mtimeMs)
+  const originals = new Map(files.map((file) => [file, fs.readFileSync(file)]))
+  for (const [index, file] of newestFirst.entries()) {
+    if (index % 3 === 0) fs.rmSync(file)
+    else if (index % 3 === 1) fs.truncateSync(file, Math.floor(fs.statSync(file).size / 2))
+    else fs.writeFileSync(file, Buffer.alloc(fs.statSync(file).size, 7))
+  }
+  const repaired = await bed.isrfs('a', 'check', bed.vm(), '--repair')
+  t.is(repaired.code, 4, 'blocks of older generations were never read here')
+  t.regex(repaired.stderr, /put back from the cache: /)
+  t.regex(repaired.stderr, /not put back: .*: this client's cache lacks \d+ of its \d+ pieces/)
+  for (const [file, bytes] of originals) {
+    if (repaired.stderr.includes(`put back from the cache: ${file}`)) t.true(fs.readFileSync(file).equals(bytes))
+  }
+  t.is((await bed.isrfs('b', 'check', bed.vm(), '--generation', '3', '--read-data')).code, 0)
+  const elsewhere = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only')
+  t.true(fs.readFileSync(path.join(elsewhere, 'disk')).equals(content))
+  await bed.unmount('b', elsewhere)
+})

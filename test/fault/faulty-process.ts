@@ -322,9 +322,9 @@ export class FaultyProcess {
     const before = this.#writesOf(descriptor)
     await this.callLater(
       'fdatasync',
-      (() => {
+      () => {
         real.fdatasyncSync(descriptor)
-      }),
+      },
       [descriptor]
     )
     this.#forgetWrites(before)
@@ -358,7 +358,7 @@ export function installFaultyFileSystem(): void {
     }
   }
   const fdatasync = fs.fdatasync
-  target.fdatasync = ((descriptor: number, done: (error: Error | null) => void) => {
+  target.fdatasync = (descriptor: number, done: (error: Error | null) => void) => {
     const process = current.getStore()
     if (process === undefined) fdatasync(descriptor, done)
     else
@@ -366,7 +366,7 @@ export function installFaultyFileSystem(): void {
         () => done(null),
         (error: unknown) => done(error as Error)
       )
-  })
+  }
   const promises = fs.promises as unknown as Record<string, AnyFunction>
   for (const name of ['open', 'writeFile', 'rename', 'stat', 'opendir']) {
     const original = promises[name] as AnyFunction
@@ -379,11 +379,11 @@ export function installFaultyFileSystem(): void {
     }
   }
   const repeat = globalThis.setInterval
-  globalThis.setInterval = ((action: () => void, ms?: number) => {
+  globalThis.setInterval = (action: () => void, ms?: number) => {
     const timer = repeat(action, ms)
     current.getStore()?.addTimer(timer)
     return timer
-  })
+  }
   const wait = globalThis.setTimeout
   globalThis.setTimeout = ((action: (...given: unknown[]) => void, ms?: number, ...rest: unknown[]) =>
     wait(action, current.getStore() === undefined ? ms : (ms ?? 0) / TIMER_DIVISOR, ...rest)) as typeof setTimeout
