@@ -10,7 +10,7 @@ import { progressView } from './progress.js'
 
 export async function recoverCommand(
   vm: string,
-  options: GlobalOptions & { readonly discard?: boolean; readonly acceptLoss?: boolean }
+  options: GlobalOptions & { readonly discard?: boolean; readonly acceptLoss?: boolean; readonly from?: string }
 ): Promise<void> {
   const { clientDirectory } = directoriesOf(options)
   prepareDirectory(clientDirectory, '--client-dir')
@@ -19,6 +19,7 @@ export async function recoverCommand(
     vmPath: path.resolve(vm),
     clientDirectory,
     acceptLoss: options.acceptLoss === true,
+    from: options.from === undefined ? undefined : path.resolve(options.from),
     notice: (text) => view.say(text),
     onProgress: (progress) => view.show(progress)
   }

@@ -95,6 +95,7 @@ function addMountLife(program: Command): void {
     .argument('<vm>', 'the VM on the share')
     .option('--discard', 'drop it instead')
     .option('--accept-loss', 'publish it although a broken disk has lost writes')
+    .option('--from <directory>', 'a session that was set aside because the client directory is a copy')
     .action(async (vm: string, options: object, command: Command) =>
       (await import('./command-recover.js')).recoverCommand(vm, withGlobals(command, options))
     )

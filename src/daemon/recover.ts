@@ -6,6 +6,7 @@ import { copiedNotice, openClient } from '../session/client.js'
 import { removeSession } from '../session/identity.js'
 import { Session } from '../session/session.js'
 import type { GenerationReference } from '../share/lease.js'
+import { adoptSession } from './adopt.js'
 import {
   type Claim,
   claimVm,
@@ -26,6 +27,8 @@ export interface RecoverRequest {
   readonly clientDirectory: string
   /** publish although writes were lost */
   readonly acceptLoss?: boolean
+  /** a session that was set aside with a copied client directory */
+  readonly from?: string | undefined
   readonly notice: (text: string) => void
   readonly onProgress: (progress: Progress) => void
 }
@@ -34,6 +37,8 @@ export interface RecoverRequest {
 export async function recoverSession(request: RecoverRequest): Promise<Outcome | undefined> {
   const { vmPath, clientDirectory, notice } = request
   return withVm(request, async (pool, vmId, clientId) => {
+    const { from } = request
+    if (from !== undefined) await adoptSession({ pool, vmPath, vmId, clientId, clientDirectory, from })
     const mountpoint = '(isrfs recover)'
     const asked = { pool, vmPath, vmId, clientId, clientDirectory, mountpoint, notice, acceptRollback: false }
     let claim: Claim

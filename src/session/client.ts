@@ -110,5 +110,5 @@ function machineId(): string {
 
 /** For whoever looks for sessions in a directory that has just become a new client. */
 export function copiedNotice(directory: string): string {
-  return `${directory} is a copy of another client's directory: it is a new client now, and sessions in it were set aside`
+  return `${directory} is a copy of another client's directory: it is a new client now, and sessions in it were set aside (sessions-of-*). The original may still publish them; to recover one here all the same: isrfs recover <vm> --from <directory>`
 }

@@ -13,6 +13,7 @@ import { installInProcessPools } from './in-process-pools.js'
 
 const SAMPLE = 240
 const CASES_MIN = 10_000
+const PROGRESS_EVERY = 1000
 const memory = fs.existsSync('/dev/shm') ? '/dev/shm' : os.tmpdir() // fsync of a disk would take most of the time
 
 installFaultyFileSystem()
@@ -40,7 +41,12 @@ test('no accepted byte is lost or wrong, whichever call fails', async (t) => {
   let fired = 0
   for (const [index, each] of chosen.entries()) {
     const { process: faulty, found } = await runCase(each, path.join(root, String(index)), random.seed + index)
-    findings.push(...found.map((why) => `${describeCase(each)}: ${why}`))
+    for (const why of found) {
+      findings.push(`${describeCase(each)}: ${why}`)
+      t.log(findings.at(-1))
+    }
+    if (index % PROGRESS_EVERY === PROGRESS_EVERY - 1)
+      t.log(`${String(index + 1)} cases, ${String(findings.length)} findings`)
     if (faulty.fired) fired++
     const key = each.fault.kind
     counts.set(key, (counts.get(key) ?? 0) + 1)
