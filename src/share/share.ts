@@ -46,6 +46,21 @@ export class Share {
   }
 
   /**
+   * Like read, of a file that somebody else may have made or replaced a moment ago; undefined when it is not there. Its
+   * directory is listed first, which asks the server: opened by its name alone, an NFS client may go on believing for up
+   * to a minute that it is missing, or what it was.
+   */
+  readListed(name: string, bytesMax: number): Buffer | undefined {
+    if (!this.#isListed(name)) return undefined
+    try {
+      return this.read(name, bytesMax)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined
+      throw error
+    }
+  }
+
+  /**
    * Exactly `length` bytes at `offset`; a file that is too short for them is damaged. They come in a new buffer, or at
    * the start of `into`.
    */
