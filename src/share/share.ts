@@ -93,7 +93,10 @@ export class Share {
   }
 
   exists(name: string): boolean {
-    const file = this.pathOf(name)
+    return this.#isThere(this.pathOf(name))
+  }
+
+  #isThere(file: string): boolean {
     try {
       this.#fs.lstatSync(file)
       return true
@@ -107,12 +110,7 @@ export class Share {
   makeDirectory(name: string): void {
     const directory = this.pathOf(name)
     this.#refuseLinks(`${name}/entry`)
-    let firstMade: string | undefined
-    try {
-      firstMade = this.#fs.mkdirSync(directory, { recursive: true })
-    } catch (error) {
-      throw shareError(error, directory, 'create the directory')
-    }
+    const firstMade = this.#makeMissing(directory)
     if (firstMade === undefined) return
     for (let made = directory; made.length >= firstMade.length; made = path.dirname(made)) {
       if (made === this.root) break // what holds the VM is the business of whoever makes the VM
@@ -260,6 +258,21 @@ export class Share {
   #temporaryName(): string {
     this.makeDirectory('tmp')
     return `tmp/${randomBytes(12).toString('hex')}`
+  }
+
+  /**
+   * Makes a directory and what is missing above it; the highest one that was made. Not mkdir's `recursive`: for a reason
+   * that Node does not expect (a read-only share, a used-up quota) that says "does not exist".
+   */
+  #makeMissing(directory: string): string | undefined {
+    if (this.#isThere(directory)) return undefined
+    const above = this.#makeMissing(path.dirname(directory))
+    try {
+      this.#fs.mkdirSync(directory)
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw shareError(error, directory, 'create the directory')
+    }
+    return above ?? directory
   }
 
   /** Invariant 3 for the directories above `name`. One that is missing is reported by the call that needs it. */
