@@ -80,12 +80,15 @@ export class Share {
     }
   }
 
-  /** Names in a directory, from a fresh listing; [] when the directory does not exist. */
+  /**
+   * Names in a directory, from a fresh listing; [] when the directory does not exist. Left out is what NFS clients keep
+   * there for processes that still have a removed file open.
+   */
   list(name: string): string[] {
     const directory = this.pathOf(name)
     this.#refuseLinks(`${name}/entry`)
     try {
-      return this.#fs.readdirSync(directory)
+      return this.#fs.readdirSync(directory).filter((entry) => !entry.startsWith('.nfs'))
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return []
       throw shareError(error, directory, 'list')
