@@ -4,7 +4,6 @@
  * manifest removed afterwards: where there is a tombstone, nothing else in the directory counts.
  */
 import { z } from 'zod'
-import { errnoOf } from '../base/errors.js'
 import type { Share } from '../share/share.js'
 import { digestHex, identifier, parseVersioned, positive, timestamp, toJson } from './validation.js'
 
@@ -29,13 +28,8 @@ export type Tombstone = z.infer<typeof tombstoneSchema>
 /** The tombstone in a generation's or branch's directory, or undefined while that is alive. */
 export function readTombstone(share: Share, directory: string): Tombstone | undefined {
   const name = `${directory}/${TOMBSTONE_FILE}`
-  let bytes: Buffer
-  try {
-    bytes = share.read(name, TOMBSTONE_BYTES_MAX)
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined
-    throw error
-  }
+  const bytes = share.readListed(name, TOMBSTONE_BYTES_MAX)
+  if (bytes === undefined) return undefined
   const format = { format: TOMBSTONE_FORMAT, version: TOMBSTONE_VERSION, schema: tombstoneSchema }
   return parseVersioned(bytes, format, share.pathOf(name))
 }

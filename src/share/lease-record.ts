@@ -115,10 +115,6 @@ function readOptional<Schema extends z.ZodType>(
   name: string,
   schema: Schema
 ): z.infer<Schema> | undefined {
-  try {
-    return parseShareJson(share.read(name, LEASE_BYTES_MAX), schema, share.pathOf(name))
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined
-    throw error
-  }
+  const bytes = share.readListed(name, LEASE_BYTES_MAX)
+  return bytes === undefined ? undefined : parseShareJson(bytes, schema, share.pathOf(name))
 }

@@ -46,6 +46,21 @@ export class Share {
   }
 
   /**
+   * Like read, of a file that somebody else may have made or replaced a moment ago; undefined when it is not there. Its
+   * directory is listed first, which asks the server: opened by its name alone, an NFS client may go on believing for up
+   * to a minute that it is missing, or what it was.
+   */
+  readListed(name: string, bytesMax: number): Buffer | undefined {
+    if (!this.#isListed(name)) return undefined
+    try {
+      return this.read(name, bytesMax)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined
+      throw error
+    }
+  }
+
+  /**
    * Exactly `length` bytes at `offset`; a file that is too short for them is damaged. They come in a new buffer, or at
    * the start of `into`.
    */
@@ -65,12 +80,15 @@ export class Share {
     }
   }
 
-  /** Names in a directory, from a fresh listing; [] when the directory does not exist. */
+  /**
+   * Names in a directory, from a fresh listing; [] when the directory does not exist. Left out is what NFS clients keep
+   * there for processes that still have a removed file open.
+   */
   list(name: string): string[] {
     const directory = this.pathOf(name)
     this.#refuseLinks(`${name}/entry`)
     try {
-      return this.#fs.readdirSync(directory)
+      return this.#fs.readdirSync(directory).filter((entry) => !entry.startsWith('.nfs'))
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return []
       throw shareError(error, directory, 'list')
@@ -78,7 +96,10 @@ export class Share {
   }
 
   exists(name: string): boolean {
-    const file = this.pathOf(name)
+    return this.#isThere(this.pathOf(name))
+  }
+
+  #isThere(file: string): boolean {
     try {
       this.#fs.lstatSync(file)
       return true
@@ -92,12 +113,7 @@ export class Share {
   makeDirectory(name: string): void {
     const directory = this.pathOf(name)
     this.#refuseLinks(`${name}/entry`)
-    let firstMade: string | undefined
-    try {
-      firstMade = this.#fs.mkdirSync(directory, { recursive: true })
-    } catch (error) {
-      throw shareError(error, directory, 'create the directory')
-    }
+    const firstMade = this.#makeMissing(directory)
     if (firstMade === undefined) return
     for (let made = directory; made.length >= firstMade.length; made = path.dirname(made)) {
       if (made === this.root) break // what holds the VM is the business of whoever makes the VM
@@ -245,6 +261,21 @@ export class Share {
   #temporaryName(): string {
     this.makeDirectory('tmp')
     return `tmp/${randomBytes(12).toString('hex')}`
+  }
+
+  /**
+   * Makes a directory and what is missing above it; the highest one that was made. Not mkdir's `recursive`: for a reason
+   * that Node does not expect (a read-only share, a used-up quota) that says "does not exist".
+   */
+  #makeMissing(directory: string): string | undefined {
+    if (this.#isThere(directory)) return undefined
+    const above = this.#makeMissing(path.dirname(directory))
+    try {
+      this.#fs.mkdirSync(directory)
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw shareError(error, directory, 'create the directory')
+    }
+    return above ?? directory
   }
 
   /** Invariant 3 for the directories above `name`. One that is missing is reported by the call that needs it. */
