@@ -10,6 +10,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import fs from 'node:fs'
 import path from 'node:path'
+import { PAGE_BYTES } from '../../src/base/units.js'
 import type { Random } from '../support/random.js'
 
 export type Side = 'client' | 'share'
@@ -138,7 +139,8 @@ export class FaultyProcess {
         this.end()
         throw new ProcessEnded()
       case 'tear':
-        perform(halved(args))
+        if (file?.includes('/regions/') === true) performPages(args, perform)
+        else perform(halved(args))
         this.end()
         throw new ProcessEnded()
       case 'short':
@@ -335,6 +337,13 @@ function halved(args: unknown[]): unknown[] {
   const [descriptor, bytes, offset, length, position] = args
   if (typeof bytes === 'string') return [descriptor, bytes.slice(0, bytes.length / 2)]
   return [descriptor, bytes, offset, Math.ceil(Number(length) / 2), position]
+}
+
+/** A signal ends write(2) between pages, never within one: the kernel copies a page of its cache in one step. */
+function performPages(args: unknown[], perform: (given: unknown[]) => unknown): void {
+  const [descriptor, bytes, offset, length, position] = args as [number, Uint8Array, number, number, number]
+  const end = Math.floor((position + length / 2) / PAGE_BYTES) * PAGE_BYTES
+  if (end > position) perform([descriptor, bytes, offset, end - position, position])
 }
 
 function errorOf(code: string, operation: string): Error {
