@@ -52,7 +52,7 @@ function cutPower(directory: string, disk: RememberingDisk, random: Random): str
     for (let page = 0; page < 64; page++) {
       if (random.below(2) === 0) continue
       const bytes = Buffer.alloc(PAGE_BYTES)
-      old.copy(bytes, 0, page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
+      old.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES).copy(bytes) // a file that was never synced has none
       fs.writeSync(fd, bytes, 0, PAGE_BYTES, page * PAGE_BYTES)
     }
     fs.closeSync(fd)
