@@ -38,35 +38,33 @@ def run(*words):
     return done.stdout
 
 
-def wait_for(condition, what, limit=100):
+def wait_for(condition, what, pause=0.1, limit=100):
     end = time.monotonic() + limit
     while not (value := condition()):
         if time.monotonic() > end:
             sys.exit(f"waited too long for {what}")
-        time.sleep(0.1)
+        time.sleep(pause)
     return value
 
 
 class Client:
     """One client machine with the export mounted, and one VM on it."""
 
-    def __init__(self, name, version="4.2", options="", directory="client"):
+    def __init__(self, name, version="4.2"):
         self.name = name
         self.directory = f"/scratch/{name}"
         self.share = f"{self.directory}/share-{version}"
-        self.vm = f"{self.share}/vm"
-        self.client_directory = f"{self.directory}/{directory}"
+        scenario = os.path.basename(sys.argv[0]).removesuffix(".py")
+        self.vm = f"{self.share}/{scenario}"
+        self.client_directory = f"{self.directory}/client-{scenario}-{version}"
         self.mountpoint = f"{self.directory}/mnt"
         os.makedirs(self.share, exist_ok=True)
         os.makedirs(self.mountpoint, exist_ok=True)
         if not os.path.ismount(self.share):
-            common = f"vers={version},retry=0,nosharecache"
-            if version == "3":  # explicit ports: nobody has to ask rpcbind
-                path, options_3 = EXPORT, f"{common},nolock,proto=tcp,mountproto=tcp,port=2049,mountport=20048"
-                common = options_3
-            else:
-                path = "/"
-            run(*self.here("mount", "-t", "nfs", "-o", f"{common}{options}", f"{SERVER[name]}:{path}", self.share))
+            path, options = "/", f"vers={version},retry=0,nosharecache"
+            if version == "3":  # isrfs needs no locks; with explicit ports nobody has to ask rpcbind
+                path, options = EXPORT, f"{options},nolock,proto=tcp,mountproto=tcp,port=2049,mountport=20048"
+            run(*self.here("mount", "-t", "nfs", "-o", options, f"{SERVER[name]}:{path}", self.share))
 
     def here(self, *words):
         """The command line that runs these words on this client."""
@@ -100,10 +98,10 @@ class Client:
     def path(self, name):
         return f"{self.mountpoint}/{name}"
 
-    def exported(self, *options):
+    def exported(self):
         """Digests of the newest generation's files, as `isrfs export` writes them."""
         target = f"{self.directory}/exported"
-        self.must("export", self.vm, target, *options)
+        self.must("export", self.vm, target)
         found = digests(target)
         shutil.rmtree(target)
         return found

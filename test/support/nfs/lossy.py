@@ -16,4 +16,7 @@ facts["unmounted"] = a.isrfs("unmount", a.mountpoint)
 facts["published"] = b.exported() == wanted
 # that the network was as bad as that
 facts["lostPackets"] = int(re.search(r"dropped (\d+)", run(*a.here("tc", "-s", "qdisc", "show", "dev", "eth0")))[1])
+for client in (a, b):
+    run(*client.here("tc", "qdisc", "del", "dev", "eth0", "root"))
+    run("tc", "qdisc", "del", "dev", f"to-{client.name}", "root")
 report()

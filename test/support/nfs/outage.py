@@ -25,7 +25,7 @@ def share_answers(wanted):
     def look():
         status = a.status()
         return status if status["shareAnswers"] == wanted and (wanted or status["waiting"]) else None
-    return wait_for(look, f"shareAnswers to be {wanted}")
+    return wait_for(look, f"shareAnswers to be {wanted}", pause=1.5)
 
 
 # a fetch, and the lease meanwhile
@@ -62,7 +62,7 @@ facts["generationsBefore"] = os.listdir(a.on_server("generations"))
 wait_for(uploading, "the upload to begin")
 stop_server()
 say("the upload had begun")
-facts["whileCommitting"] = wait_for(lambda: (found := a.status()) and not found["shareAnswers"] and found, "the outage to be seen")
+facts["whileCommitting"] = wait_for(lambda: (found := a.status()) and not found["shareAnswers"] and found, "the outage to be seen", pause=1.5)
 facts["generationsMeanwhile"] = os.listdir(a.on_server("generations"))
 facts["commitWaits"] = unmounting.poll() is None
 start_server()

@@ -27,12 +27,13 @@ faults = {
 }
 for fault, (begin, end) in faults.items():
     a.mount()
-    write(a.path("disk"), chance.randbytes(2 * MIB))
-    write(a.path(fault), chance.randbytes(1000))
+    write(a.path("disk"), fault.encode())
+    write(a.path(fault), chance.randbytes(2 * MIB))
     wanted = digests(a.mountpoint)
     begin()
     unmounted = a.isrfs("unmount", a.mountpoint)
     end()
     recovered = a.isrfs("recover", a.vm)
-    facts[fault] = {"unmounted": unmounted, "recovered": recovered, "published": b.exported() == wanted}
+    facts[fault] = {"unmounted": unmounted, "recovered": recovered}
+facts["published"] = b.exported() == wanted
 report()
