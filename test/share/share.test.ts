@@ -37,6 +37,47 @@ test('exclusive creation: the second one changes nothing and leaves nothing behi
   t.deepEqual(share.list('tmp'), [])
 })
 
+test('a file of another client that was missing before is found, although opening its name still says it is missing', (t) => {
+  const root = temporaryDirectory('negative')
+  let isRemembered = true
+  const nfsClient = {
+    ...nodeFileSystem,
+    openSync: ((file: string, ...rest: [string | number]) => {
+      if (isRemembered && file.endsWith('released.json')) throw Object.assign(new Error('cached'), { code: 'ENOENT' })
+      return fs.openSync(file, ...rest)
+    }) as typeof fs.openSync,
+    readdirSync: ((directory: string) => {
+      isRemembered = false
+      return fs.readdirSync(directory)
+    }) as typeof fs.readdirSync
+  }
+  const share = new Share(root, nfsClient)
+  fs.mkdirSync(path.join(root, 'leases'))
+  t.is(share.readListed('leases/released.json', 100), undefined)
+  fs.writeFileSync(path.join(root, 'leases', 'released.json'), 'released')
+  isRemembered = true
+  t.is(share.readListed('leases/released.json', 100)?.toString(), 'released')
+})
+
+test('files that NFS clients keep for those who have them open are in no listing', (t) => {
+  const root = temporaryDirectory('silly')
+  fs.writeFileSync(path.join(root, '.nfs000000000000003400000006'), '')
+  fs.writeFileSync(path.join(root, 'vm.json'), '')
+  t.deepEqual(new Share(root).list('.'), ['vm.json'])
+})
+
+test('a directory that cannot be made says why, also when several are missing', (t) => {
+  const root = temporaryDirectory('read-only')
+  const readOnly = {
+    ...nodeFileSystem,
+    mkdirSync: (() => {
+      throw Object.assign(new Error('EROFS'), { code: 'EROFS' })
+    }) as typeof fs.mkdirSync
+  }
+  const error = t.throws(() => new Share(root, readOnly).makeDirectory('chunks/23'), { instanceOf: ShareError })
+  t.is(error.message, `cannot create the directory ${root}/chunks: the share is read-only`)
+})
+
 test('only regular files of the expected size are read: no links, no fifos, no directories, nothing huge', (t) => {
   const share = new Share(temporaryDirectory('read'))
   fs.writeFileSync(share.pathOf('file'), content)
