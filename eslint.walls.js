@@ -18,6 +18,10 @@ const layers = {
     mayImport: ['share', 'base'],
     because: 'the on-share format is read and written without a mount, a cache or a session'
   },
+  vmm: {
+    mayImport: ['base'],
+    because: 'what a VMM wants of its directory has nothing to do with where the bytes of it lie'
+  },
   session: {
     mayImport: ['format', 'share', 'base'],
     because: 'what a guest changed must survive without the cache, the network and the kernel'
@@ -58,6 +62,7 @@ const layers = {
     mayImport: [
       'daemon',
       'history',
+      'vmm',
       'fuse',
       'tree',
       'image',

@@ -4,6 +4,7 @@
 import { Command, Option } from 'commander'
 import type { PruneCommandOptions } from './command-history.js'
 import type { MountOptions } from './command-mount.js'
+import type { QemuOptions } from './command-qemu.js'
 import type { GlobalOptions } from './options.js'
 
 const EXIT_CODE_HELP = `
@@ -23,6 +24,7 @@ export function buildProgram(version: string): Command {
   addCopies(program)
   addMountLife(program)
   addShareViews(program)
+  addVmms(program)
   for (const command of program.commands)
     command.copyInheritedSettings(program).exitOverride().addHelpText('after', EXIT_CODE_HELP)
   return program
@@ -170,6 +172,29 @@ function addShareViews(program: Command): void {
     .option('--break', 'end the lease of a holder that is gone for good')
     .action(async (vm: string, options: object, command: Command) =>
       (await import('./command-share.js')).leaseCommand(vm, withGlobals(command, options))
+    )
+}
+
+function addVmms(program: Command): void {
+  program
+    .command('doctor')
+    .description('settings of a VM that hurt on isrfs, and the line to change')
+    .argument('<vm-dir|vm>', 'a plain directory, a mount, or a VM on the share')
+    .option('--json', 'one JSON array')
+    .action(async (where: string, options: { json?: boolean }) =>
+      (await import('./command-doctor.js')).doctorCommand(where, options)
+    )
+  program
+    .command('qemu')
+    .description('run QEMU on the VM in a directory, normally a mount, until it ends; a suspended guest goes on')
+    .argument('<vm-dir>', 'directory with one .vmx file')
+    .argument('[qemu-arguments...]', 'after --: more arguments for QEMU')
+    .option('--suspend', 'suspend the guest that runs there, with its memory, into the directory')
+    .option('--power-down', 'ask the guest that runs there to power off')
+    .option('--accel <list>', 'accelerators that QEMU shall try', 'kvm:tcg')
+    .option('--is-running', 'only tell by the exit code whether QEMU runs there')
+    .action(async (directory: string, more: string[], options: QemuOptions) =>
+      (await import('./command-qemu.js')).qemuCommand(directory, more, options)
     )
 }
 

@@ -26,8 +26,11 @@ export function surroundings(): Surroundings {
   }
 }
 
-export function socketName(mountpoint: string): string {
-  return `${createHash('sha256').update(mountpoint).digest('hex').slice(0, 16)}.sock`
+/** `sock` is the daemon's control socket, `qmp` that of a QEMU which isrfs has started there. */
+export type SocketKind = 'sock' | 'qmp'
+
+export function socketName(mountpoint: string, kind: SocketKind = 'sock'): string {
+  return `${createHash('sha256').update(mountpoint).digest('hex').slice(0, 16)}.${kind}`
 }
 
 /** Directories in which a socket of this user may lie, the preferred one first. */
@@ -41,7 +44,11 @@ export function socketDirectories({ uid, runtimeDirectory, temporaryDirectory }:
 }
 
 /** Creates the first directory that works and returns the socket's path in it. */
-export function createSocketPath(mountpoint: string, place: Surroundings = surroundings()): string {
+export function createSocketPath(
+  mountpoint: string,
+  place: Surroundings = surroundings(),
+  kind: SocketKind = 'sock'
+): string {
   const failures: string[] = []
   for (const directory of socketDirectories(place)) {
     try {
@@ -52,7 +59,7 @@ export function createSocketPath(mountpoint: string, place: Surroundings = surro
         continue
       }
     }
-    if (belongsToUser(directory, place.uid)) return path.join(directory, socketName(mountpoint))
+    if (belongsToUser(directory, place.uid)) return path.join(directory, socketName(mountpoint, kind))
     failures.push(`${directory} (not a directory of this user alone)`)
   }
   throw new FailedError(`no directory for the control socket: ${failures.join(', ')}`, {
@@ -61,12 +68,16 @@ export function createSocketPath(mountpoint: string, place: Surroundings = surro
 }
 
 /** Paths of existing sockets for one mountpoint, or, without a mountpoint, of all mounts of this user. */
-export function findSockets(mountpoint: string | undefined, place: Surroundings = surroundings()): string[] {
+export function findSockets(
+  mountpoint: string | undefined,
+  place: Surroundings = surroundings(),
+  kind: SocketKind = 'sock'
+): string[] {
   const found: string[] = []
   for (const directory of socketDirectories(place)) {
     if (!belongsToUser(directory, place.uid)) continue
     for (const name of fs.readdirSync(directory).sort()) {
-      const wanted = mountpoint === undefined ? NAME_PATTERN.test(name) : name === socketName(mountpoint)
+      const wanted = mountpoint === undefined ? NAME_PATTERN.test(name) : name === socketName(mountpoint, kind)
       if (wanted) found.push(path.join(directory, name))
     }
   }
