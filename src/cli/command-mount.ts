@@ -15,6 +15,7 @@ import { checkMountpoint, checkNotInside } from './mountpoint.js'
 import { directoriesOf, type GlobalOptions, toDurationMs, toGenerationOrBranch, toSize } from './options.js'
 import { outcomeText } from './outcome.js'
 import { notice, report } from './output.js'
+import { tellServiceManager } from './service-manager.js'
 import { checkMachine, prepareDirectory, thisMachine } from './prerequisites.js'
 
 const CACHE_BYTES_DEFAULT = 20 * 1024 ** 3
@@ -125,7 +126,13 @@ async function stayInForeground(request: MountRequest): Promise<never> {
   try {
     const outcome = await runMount(
       request,
-      { notice, ready: (ready) => tellReady(request, { ...ready, pid: process.pid }) },
+      {
+        notice,
+        ready: (ready) => {
+          tellReady(request, { ...ready, pid: process.pid })
+          void tellServiceManager('--ready', `--status=generation ${String(ready.generation)} is mounted`)
+        }
+      },
       gate
     )
     if (outcome.kind === 'branch') throw branchError(request.vmPath, outcome)

@@ -11,7 +11,10 @@ import { outcomeText } from './outcome.js'
 import { notice, result } from './output.js'
 import { progressView } from './progress.js'
 
-export async function unmountCommand(given: string, options: { readonly verify?: boolean }): Promise<void> {
+export async function unmountCommand(
+  given: string,
+  options: { readonly verify?: boolean; readonly keepLocks?: boolean }
+): Promise<void> {
   const mountpoint = locateMountpoint(given)
   const vm = mountAt(mountpoint)?.source ?? 'the VM'
   const socket = await connectTo(mountpoint)
@@ -19,10 +22,14 @@ export async function unmountCommand(given: string, options: { readonly verify?:
   const view = progressView()
   let outcome: Outcome
   try {
-    outcome = await askUnmount(socket, options.verify === true, {
-      notice: (text) => view.say(text),
-      progress: (progress) => view.show(progress)
-    })
+    outcome = await askUnmount(
+      socket,
+      { verify: options.verify === true, keepLocks: options.keepLocks === true },
+      {
+        notice: (text) => view.say(text),
+        progress: (progress) => view.show(progress)
+      }
+    )
   } catch (error) {
     view.end()
     throw error instanceof BusyError ? await withHolders(error, mountpoint) : error

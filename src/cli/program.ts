@@ -1,11 +1,13 @@
 /**
  * The command line as commander sees it: words, options and help. What they do is in the command-*.ts
  * files, loaded when they are needed: `isrfs status` has no use for the FUSE binding. */
-import { Command, Option } from 'commander'
+import { Argument, Command, Option } from 'commander'
 import type { PruneCommandOptions } from './command-history.js'
 import type { MountOptions } from './command-mount.js'
 import type { QemuOptions } from './command-qemu.js'
+import { completionScript, type Shell, SHELLS } from './completion.js'
 import type { GlobalOptions } from './options.js'
+import { result } from './output.js'
 
 const EXIT_CODE_HELP = `
 Exit codes: 0 done; 1 failed; 2 usage; 3 lease held by another; 4 integrity failure; 5 not published, changes are
@@ -25,6 +27,7 @@ export function buildProgram(version: string): Command {
   addMountLife(program)
   addShareViews(program)
   addVmms(program)
+  addCompletion(program)
   for (const command of program.commands)
     command.copyInheritedSettings(program).exitOverride().addHelpText('after', EXIT_CODE_HELP)
   return program
@@ -80,6 +83,7 @@ function addMountLife(program: Command): void {
     .description('suspend: returns 0 only when the new generation is durable on the share')
     .argument('<mountpoint>')
     .option('--verify', 'read everything that was sent back from the share')
+    .option('--keep-locks', 'publish the lock directories that VMware has left (*.lck), too')
     .action(async (mountpoint: string, options: object) =>
       (await import('./command-unmount.js')).unmountCommand(mountpoint, options)
     )
@@ -196,6 +200,16 @@ function addVmms(program: Command): void {
     .action(async (directory: string, more: string[], options: QemuOptions) =>
       (await import('./command-qemu.js')).qemuCommand(directory, more, options)
     )
+}
+
+function addCompletion(program: Command): void {
+  program
+    .command('completion')
+    .description('print completion for a shell; docs/operations.md says where it goes')
+    .addArgument(new Argument('<shell>').choices(SHELLS))
+    .action((shell: Shell) => {
+      result(completionScript(shell, program).trimEnd())
+    })
 }
 
 function withGlobals<Options extends object>(command: Command, options: Options): GlobalOptions & Options {

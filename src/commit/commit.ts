@@ -39,6 +39,7 @@ import { type DirtyLayers, sourceOf } from './dirty-source.js'
 import { type BlockSource, UNIT_BLOCKS_MAX } from './encode.js'
 import { manifestEntries, sameEntries } from './manifest-of.js'
 import { type FileMap, rewriteMap } from './map-rewrite.js'
+import { isStaleLock } from './stale-locks.js'
 
 const UNITS_IN_FLIGHT = 2
 const PLACES_PER_CHECK = 1024
@@ -67,6 +68,8 @@ export interface CommitOptions {
   readonly verify: boolean
   /** publish although writes were lost: a person has decided so */
   readonly acceptLoss?: boolean
+  /** publish lock directories that a VMM has left, too */
+  readonly keepLocks?: boolean
   readonly onProgress: (progress: CommitProgress) => void
 }
 
@@ -131,8 +134,10 @@ class Commit {
     const changes = await this.#upload(files)
     const maps = new Map<number, FileMap>()
     for (const inode of files) maps.set(inode.id, await this.#rewrite(inode, changes.get(inode.id) ?? new Map()))
-    const entries = manifestEntries(session.namespace, maps)
-    if (sameEntries(entries, base.manifest.entries))
+    const isLock = (name: string, inode: Inode): boolean => isStaleLock(session.namespace, name, inode)
+    const all = manifestEntries(session.namespace, maps)
+    const entries = this.#options.keepLocks === true ? all : manifestEntries(session.namespace, maps, isLock)
+    if ([all, entries].some((shown) => sameEntries(shown, base.manifest.entries)))
       return { published: undefined, branch: undefined, changedBytes: 0, sentBytes: this.#sentBytes }
 
     await this.#checkSent()

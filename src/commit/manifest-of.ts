@@ -8,8 +8,12 @@ import type { FileMap } from './map-rewrite.js'
 /** libfuse's names for files that were removed while open; they never reach a generation. */
 const HIDDEN_NAME = /^\.fuse_hidden[0-9a-f]+$/
 
-/** Entries of everything that has a name, parents before children, siblings by name. */
-export function manifestEntries(namespace: Namespace, maps: ReadonlyMap<number, FileMap>): ManifestEntry[] {
+/** Entries of everything that has a name, parents before children, siblings by name; without what `isLeftOut` tells. */
+export function manifestEntries(
+  namespace: Namespace,
+  maps: ReadonlyMap<number, FileMap>,
+  isLeftOut: (name: string, inode: Inode) => boolean = () => false
+): ManifestEntry[] {
   const entries: ManifestEntry[] = []
   const root = namespace.get(ROOT_INODE)
   const queue = root === undefined ? [] : [root]
@@ -17,7 +21,7 @@ export function manifestEntries(namespace: Namespace, maps: ReadonlyMap<number, 
     entries.push(entryOf(inode, maps))
     for (const [name, id] of [...(inode.children ?? [])].sort(byName)) {
       const child = namespace.get(id)
-      if (child !== undefined && !HIDDEN_NAME.test(name)) queue.push(child)
+      if (child !== undefined && !HIDDEN_NAME.test(name) && !isLeftOut(name, child)) queue.push(child)
     }
   }
   return entries

@@ -8,7 +8,8 @@ import {
   type Outcome,
   type Progress,
   replySchema,
-  type Status
+  type Status,
+  type UnmountOptions
 } from './messages.js'
 import { fromMessageError } from './plain-error.js'
 import { findSockets } from './socket-path.js'
@@ -53,11 +54,11 @@ export async function connectTo(mountpoint: string): Promise<net.Socket | undefi
 /** Unmounts and waits until everything is published. Rejects with the daemon's error. */
 export async function askUnmount(
   socket: net.Socket,
-  verify: boolean,
+  options: UnmountOptions,
   watch: { notice(text: string): void; progress(progress: Progress): void }
 ): Promise<Outcome> {
   let outcome: Outcome | undefined
-  await converse(socket, { command: 'unmount', verify }, (reply) => {
+  await converse(socket, { command: 'unmount', ...options }, (reply) => {
     switch (reply.kind) {
       case 'notice':
         watch.notice(reply.text)

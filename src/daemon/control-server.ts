@@ -6,14 +6,21 @@ import fs from 'node:fs'
 import net from 'node:net'
 import { FailedError, UsageError } from '../base/errors.js'
 import { receiveLines, sendLine } from './lines.js'
-import { type ControlReply, type Outcome, type Progress, requestSchema, type Status } from './messages.js'
+import {
+  type ControlReply,
+  type Outcome,
+  type Progress,
+  requestSchema,
+  type Status,
+  type UnmountOptions
+} from './messages.js'
 import { toMessageError } from './plain-error.js'
 
 /** What the socket gives access to. */
 export interface Controlled {
   status(): Status
   /** Resolves when the mount has ended and what it changed is published. */
-  unmount(options: { readonly verify: boolean }): Promise<Outcome>
+  unmount(options: UnmountOptions): Promise<Outcome>
   /** Registers a listener of what goes on until the returned function is called. */
   watch(listener: { notice(text: string): void; progress(progress: Progress): void }): () => void
 }
@@ -74,7 +81,7 @@ export class ControlServer {
           socket.end()
           return
         case 'unmount': {
-          const answering = unmount(controlled, request.data.verify, socket, reply).finally(() =>
+          const answering = unmount(controlled, request.data, socket, reply).finally(() =>
             this.#answering.delete(answering)
           )
           this.#answering.add(answering)
@@ -86,7 +93,7 @@ export class ControlServer {
 
 async function unmount(
   controlled: Controlled,
-  verify: boolean,
+  options: UnmountOptions,
   socket: net.Socket,
   reply: (message: ControlReply) => void
 ): Promise<void> {
@@ -95,7 +102,7 @@ async function unmount(
     progress: (progress) => reply({ kind: 'progress', progress })
   })
   try {
-    reply({ kind: 'ended', outcome: await controlled.unmount({ verify }) })
+    reply({ kind: 'ended', outcome: await controlled.unmount(options) })
   } catch (error) {
     reply({ kind: 'failed', error: toMessageError(error) })
   } finally {

@@ -72,9 +72,17 @@ export const statusSchema = z.object({
   waiting: z.array(z.string())
 })
 
+/** How a mount shall end. */
+export interface UnmountOptions {
+  /** read everything that was sent back from the share */
+  readonly verify: boolean
+  /** publish lock directories that a VMM has left, too */
+  readonly keepLocks?: boolean | undefined
+}
+
 export const requestSchema = z.discriminatedUnion('command', [
   z.object({ command: z.literal('status') }),
-  z.object({ command: z.literal('unmount'), verify: z.boolean() })
+  z.object({ command: z.literal('unmount'), verify: z.boolean(), keepLocks: z.boolean().optional() })
 ])
 
 export const replySchema = z.discriminatedUnion('kind', [

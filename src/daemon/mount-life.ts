@@ -16,7 +16,7 @@ import { BusyError, messageOf } from '../base/errors.js'
 import type { Transport } from '../fuse/port.js'
 import { flushKernel, unmountKernel } from './kernel-unmount.js'
 import type { Log } from './log.js'
-import type { Outcome, Progress, Status } from './messages.js'
+import type { Outcome, Progress, Status, UnmountOptions } from './messages.js'
 import type { OpenedVm } from './opened-vm.js'
 import { MOUNT_TYPE, mountAt } from './mount-table.js'
 import { mayPublish, type MountRequest } from './request.js'
@@ -57,6 +57,7 @@ export class MountLife {
   readonly #files: MountedFiles
   #resolveMounted: () => void = () => undefined
   #verify = false
+  #keepLocks = false
   #unmounting: Promise<void> | undefined
 
   /**
@@ -101,8 +102,9 @@ export class MountLife {
   }
 
   /** Flushes, unmounts and waits for the end. BusyError or FailedError leave the mount as it was. */
-  async unmount({ verify }: { readonly verify: boolean }): Promise<Outcome> {
+  async unmount({ verify, keepLocks = false }: UnmountOptions): Promise<Outcome> {
     this.#verify ||= verify
+    this.#keepLocks ||= keepLocks
     if (!this.isEnding()) {
       this.#unmounting ??= this.#leaveKernel().finally(() => (this.#unmounting = undefined))
       await this.#unmounting
@@ -155,6 +157,7 @@ export class MountLife {
       await this.#transport.close()
       const outcome = await settleMount(this.#request, this.#vm, {
         verify: this.#verify,
+        keepLocks: this.#keepLocks,
         log: this.#log,
         onProgress: (progress) => this.#report(progress),
         notice: (text) => this.#notice(text)

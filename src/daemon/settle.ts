@@ -21,6 +21,7 @@ const RELEASE_MS_MAX = 15_000
 
 export interface Settling {
   readonly verify: boolean
+  readonly keepLocks?: boolean
   readonly log: Log
   readonly onProgress: (progress: Progress) => void
   readonly notice: (text: string) => void
@@ -53,7 +54,7 @@ async function commit(
   request: MountRequest,
   vm: OpenedVm,
   held: NonNullable<OpenedVm['held']>,
-  { verify, log, onProgress }: Settling
+  { verify, keepLocks = false, log, onProgress }: Settling
 ): Promise<CommitResult> {
   const { session, base, cache, client } = vm
   try {
@@ -65,6 +66,7 @@ async function commit(
       cache,
       client: { id: client.id, host: hostName() },
       verify,
+      keepLocks,
       onProgress
     })
   } catch (error) {

@@ -170,14 +170,18 @@ test('an unmount streams progress, then its outcome, also while the server close
     })
   )
   const heard: string[] = []
-  const outcome = askUnmount(await connect(socketPath), false, {
-    notice: (text) => heard.push(text),
-    progress: ({ phase }) => {
-      heard.push(phase)
-      finish()
-      void server.close()
+  const outcome = askUnmount(
+    await connect(socketPath),
+    { verify: false },
+    {
+      notice: (text) => heard.push(text),
+      progress: ({ phase }) => {
+        heard.push(phase)
+        finish()
+        void server.close()
+      }
     }
-  })
+  )
   t.deepEqual(await outcome, { kind: 'unchanged', generation: 1 })
   t.deepEqual(heard, ['hello', 'upload'])
 })
@@ -189,7 +193,10 @@ test('a failed unmount rejects with the daemon’s error', async (t) => {
     controlled({ unmount: () => Promise.reject(new BusyError('in use')) })
   )
   const watch = { notice: () => undefined, progress: () => undefined }
-  await t.throwsAsync(askUnmount(await connect(socketPath), false, watch), { instanceOf: BusyError, message: 'in use' })
+  await t.throwsAsync(askUnmount(await connect(socketPath), { verify: false }, watch), {
+    instanceOf: BusyError,
+    message: 'in use'
+  })
   await server.close()
 })
 

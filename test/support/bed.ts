@@ -76,12 +76,13 @@ export class Bed {
   async command(
     program: string,
     args: readonly string[],
-    options: { cwd?: string; input?: string } = {}
+    options: { cwd?: string; input?: string; env?: NodeJS.ProcessEnv } = {}
   ): Promise<Result> {
     try {
       const child = run(program, args, {
         maxBuffer: 64 * 1024 * 1024,
-        ...(options.cwd === undefined ? {} : { cwd: options.cwd })
+        ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+        ...(options.env === undefined ? {} : { env: options.env })
       })
       child.child.stdin?.on('error', () => undefined).end(options.input ?? '') // it may end without reading
       const { stdout, stderr } = await child
@@ -158,7 +159,7 @@ export function isMounted(mountpoint: string): boolean {
   return fs
     .readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
-    .some((line) => line.split(' ')[4] === mountpoint)
+    .some((line) => line.split(' ')[4]?.replaceAll('\\040', ' ') === mountpoint)
 }
 
 export function isAlive(pid: number): boolean {
