@@ -16,11 +16,15 @@
  *     kind 1, change    records (record-codec.ts)
  *     kind 2, barrier   u64 inode (0: every one), u64 sequence: the bytes that frames up to it speak of are on the disk
  *     kind 3, note      nothing: it only carries a newer durable sequence
+ *     kind 4, bytes     u64 inode, u64 sequence: a barrier for the inode by itself, because it brings what no earlier
+ *                       barrier covers; then for each record u64 page of the file, and its 4096 bytes
  *
  * A file named journal-<n> begins with a header:
  *
- *     0  "ISRFSJNL"   8 u32 format version 1   12 u32 salt   16 u64 n   24 u64 sequence of its first frame
+ *     0  "ISRFSJNL"   8 u32 format version 2   12 u32 salt   16 u64 n   24 u64 sequence of its first frame
  *    32  u32 checksum that the first frame's chain field has   36 u32 crc32 of everything before
+ *
+ * Version 1 had no frames of kind 4. After the last frame there may be zeros: space that is reserved for later ones.
  */
 import { crc32 } from 'node:zlib'
 import { getU64, putU64 } from './bytes.js'
@@ -32,11 +36,12 @@ export const FRAME_BYTES_MAX = 4 * 1024 * 1024
 export const JOURNAL_HEADER_BYTES = 40
 
 const JOURNAL_MAGIC = Buffer.from('ISRFSJNL')
-const JOURNAL_VERSION = 1
+const JOURNAL_VERSION = 2
+const JOURNAL_VERSION_WITHOUT_BYTES = 1
 const FRAME_MAGIC = Buffer.from('ISRF')
 const FRAME_MAGIC_NUMBER = FRAME_MAGIC.readUInt32LE(0)
 
-export const FRAME_KINDS = { change: 1, barrier: 2, note: 3 } as const
+export const FRAME_KINDS = { change: 1, barrier: 2, note: 3, bytes: 4 } as const
 export type FrameKind = (typeof FRAME_KINDS)[keyof typeof FRAME_KINDS]
 
 export interface Frame {
@@ -112,12 +117,14 @@ export function* findFrames(bytes: Buffer, from: number, salt: number): Generato
 }
 
 export interface JournalHeader {
+  /** frames of every kind may be appended; a journal of an earlier version is only read */
+  readonly isCurrent: boolean
   readonly number: number
   readonly firstSequence: number
   readonly previousChecksum: number
 }
 
-export function encodeJournalHeader(header: JournalHeader, salt: number): Buffer {
+export function encodeJournalHeader(header: Omit<JournalHeader, 'isCurrent'>, salt: number): Buffer {
   const bytes = Buffer.alloc(JOURNAL_HEADER_BYTES)
   JOURNAL_MAGIC.copy(bytes)
   bytes.writeUInt32LE(JOURNAL_VERSION, 8)
@@ -133,8 +140,11 @@ export function parseJournalHeader(bytes: Buffer, salt: number): JournalHeader |
   if (bytes.length < JOURNAL_HEADER_BYTES || !bytes.subarray(0, 8).equals(JOURNAL_MAGIC)) return undefined
   if (bytes.readUInt32LE(JOURNAL_HEADER_BYTES - 4) !== crc32(bytes.subarray(0, JOURNAL_HEADER_BYTES - 4)))
     return undefined
-  if (bytes.readUInt32LE(8) !== JOURNAL_VERSION || bytes.readUInt32LE(12) !== salt) return undefined
+  const version = bytes.readUInt32LE(8)
+  if (version !== JOURNAL_VERSION && version !== JOURNAL_VERSION_WITHOUT_BYTES) return undefined
+  if (bytes.readUInt32LE(12) !== salt) return undefined
   return {
+    isCurrent: version === JOURNAL_VERSION,
     number: getU64(bytes, 16),
     firstSequence: getU64(bytes, 24),
     previousChecksum: bytes.readUInt32LE(32)
@@ -149,6 +159,8 @@ function frameKindOf(value: number): FrameKind | undefined {
       return FRAME_KINDS.barrier
     case FRAME_KINDS.note:
       return FRAME_KINDS.note
+    case FRAME_KINDS.bytes:
+      return FRAME_KINDS.bytes
     default:
       return undefined
   }

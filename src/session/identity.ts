@@ -1,6 +1,6 @@
 /**
  * session.json: what a session belongs to. Rewritten durably when the session is opened in another boot of the machine,
- * and when its generation is published.
+ * and when a generation of it is published.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -11,6 +11,9 @@ import { readIfThere, replaceFileDurably } from './durable-file.js'
 export const IDENTITY_FILE = 'session.json'
 /** stays when a session is removed: the lock of the directory lives in it */
 export const LOCK_FILE = 'lock'
+
+/** tries to publish a checkpoint of which nobody knows whether they came through */
+export const ANNOUNCED_MAX = 64
 
 const identityFields = {
   sessionId: z.string().regex(/^[0-9a-f]{8,64}$/),
@@ -23,6 +26,10 @@ const identityFields = {
   discard: z.boolean()
 }
 
+const digestHex = z.string().regex(/^[0-9a-f]{64}$/)
+const reference = z.object({ generation: z.number().int().positive(), digest: digestHex })
+const checkpointReference = reference.extend({ sequence: z.number().int().positive() })
+
 const fileSchema = z.object({
   format: z.literal('isrfs-session'),
   version: z.literal(1),
@@ -31,14 +38,16 @@ const fileSchema = z.object({
   salt: z.number().int().min(0).max(0xffffffff),
   /** boot of the machine in which it was last opened */
   boot: z.string().max(64),
-  published: z
-    .object({
-      generation: z.number().int().positive(),
-      digest: z.string().regex(/^[0-9a-f]{64}$/),
+  published: reference
+    .extend({
       /** name of the branch, when it lost its number to another session */
       branch: z.string().max(64).optional()
     })
-    .nullable()
+    .nullable(),
+  /** the newest checkpoint of this session that is on the share; the session goes on over its old base */
+  checkpoint: checkpointReference.optional(),
+  /** checkpoints after that which may be on the share: written before each is published */
+  announced: z.array(checkpointReference).max(ANNOUNCED_MAX).optional()
 })
 
 export interface SessionIdentity {
@@ -53,6 +62,7 @@ export interface SessionIdentity {
 }
 
 export type SessionFile = z.infer<typeof fileSchema>
+export type CheckpointReference = Readonly<z.infer<typeof checkpointReference>>
 
 export function writeSessionFile(directory: string, file: SessionFile): void {
   replaceFileDurably(path.join(directory, IDENTITY_FILE), Buffer.from(`${JSON.stringify(file, undefined, 1)}\n`))
@@ -75,6 +85,11 @@ export function readSessionFile(directory: string): SessionFile | undefined {
 export function identityOf(file: SessionFile): SessionIdentity {
   const { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard } = file
   return { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard }
+}
+
+/** The checkpoint that is on the share, then those that may be; oldest first. */
+export function ownGenerationsOf({ checkpoint, announced }: SessionFile): CheckpointReference[] {
+  return [...(checkpoint === undefined ? [] : [checkpoint]), ...(announced ?? [])]
 }
 
 /** Removes everything but the lock: session.json first, so that a crash in between leaves no half session. */

@@ -35,7 +35,9 @@ export function continueJournal(
       fs.rmSync(path.join(directory, journalName(number))) // nothing of it counts
     else if (number < last.number) older.push(open(number))
   }
-  return { journal: open(last.number, last.bytes), older }
+  const journal = open(last.number, last.bytes)
+  if (last.isCurrent) return { journal, older }
+  return { journal: Journal.create(directory, last.number + 1, file.salt, position, disk), older: [...older, journal] }
 }
 
 /** After a power cut: what was found to count becomes a snapshot, so that it is never asked again. */

@@ -1,6 +1,7 @@
 /**
  * The journal: append-only files of frames (frame.ts), sequenced and chained. One append is one write(2); a failed one
- * is cut off again, so the file never holds half a change that was not followed by a crash.
+ * is cut off again, so the file never holds half a change that was not followed by a crash. Space is reserved ahead of
+ * frames that carry bytes: a sync of a file that does not grow costs one write to the disk instead of three.
  *
  * Reading back: frames count up to the first that is not whole. What follows is a torn tail and is cut, unless a
  * later frame knows that the bad one had been durable: then it is damage, and nothing is changed.
@@ -24,6 +25,9 @@ import {
 } from './frame.js'
 import type { ByteWriter } from './bytes.js'
 
+/** written as zeros: space that is allocated but unwritten would cost an update of the file's metadata at each sync */
+const RESERVE = Buffer.alloc(1024 * 1024)
+
 const NAME_PATTERN = /^journal-(\d+)$/
 
 /** Where the chain stands. */
@@ -38,6 +42,8 @@ export class Journal {
   readonly #salt: number
   readonly #disk: Disk
   #bytes: number
+  /** where the file ends: beyond the last frame there may be zeros */
+  #reservedBytes: number
   #sequence: number
   #checksum: number
 
@@ -54,6 +60,7 @@ export class Journal {
     this.#salt = options.salt
     this.#disk = options.disk
     this.#bytes = options.bytes
+    this.#reservedBytes = options.bytes
     this.#sequence = options.position.sequence
     this.#checksum = options.position.checksum
   }
@@ -85,6 +92,17 @@ export class Journal {
     return { sequence: this.#sequence, checksum: this.#checksum }
   }
 
+  /** Makes room for a frame that carries bytes. A disk that has none left says so when the frame is appended. */
+  reserve(frameBytes: number): void {
+    if (this.#bytes + frameBytes <= this.#reservedBytes) return
+    try {
+      writeFully(this.#disk, this.descriptor, RESERVE, 0, RESERVE.length, this.#reservedBytes)
+      this.#reservedBytes += RESERVE.length
+    } catch {
+      fs.ftruncateSync(this.descriptor, this.#reservedBytes)
+    }
+  }
+
   /** Appends the frame whose payload the writer holds from FRAME_HEADER_BYTES on. Throws with nothing appended. */
   append(writer: ByteWriter, kind: FrameKind, recordCount: number, durableSequence: number): void {
     writer.reserve(FRAME_TRAILER_BYTES)
@@ -95,9 +113,11 @@ export class Journal {
       writeFully(this.#disk, this.descriptor, writer.bytes, 0, writer.length, this.#bytes)
     } catch (error) {
       fs.ftruncateSync(this.descriptor, this.#bytes)
+      this.#reservedBytes = this.#bytes
       throw diskError(error, 'cannot write the journal')
     }
     this.#bytes += writer.length
+    this.#reservedBytes = Math.max(this.#reservedBytes, this.#bytes)
     this.#sequence = sequence
     this.#checksum = checksum
   }
@@ -126,6 +146,9 @@ export interface JournalContent {
   readonly frames: readonly Frame[]
   /** where good frames end; what follows was cut or has to be */
   readonly endBytes: number
+  /** of what follows: up to the last byte that is not zero */
+  readonly tornBytes: number
+  readonly isCurrent: boolean
   readonly position: JournalPosition
 }
 
@@ -141,12 +164,12 @@ export function readJournal(
   const header = parseJournalHeader(bytes, salt)
   if (header === undefined) {
     refuseIfDurable(file, bytes, 0, salt, expected?.sequence ?? 0)
-    return { bytes, frames: [], endBytes: 0, position: expected ?? { sequence: 0, checksum: 0 } }
+    return nothingOf(bytes, expected ?? { sequence: 0, checksum: 0 })
   }
   let position: JournalPosition = { sequence: header.firstSequence - 1, checksum: header.previousChecksum }
   if (expected !== undefined && (expected.sequence !== position.sequence || expected.checksum !== position.checksum)) {
     refuseIfDurable(file, bytes, 0, salt, expected.sequence) // else the end of the journal before it was lost, and this with it
-    return { bytes, frames: [], endBytes: 0, position: expected }
+    return nothingOf(bytes, expected)
   }
   const frames: Frame[] = []
   let at = JOURNAL_HEADER_BYTES
@@ -158,7 +181,17 @@ export function readJournal(
     at = frame.end
   }
   if (at < bytes.length) refuseIfDurable(file, bytes, at, salt, position.sequence)
-  return { bytes, frames, endBytes: at, position }
+  return { bytes, frames, endBytes: at, tornBytes: tornBytes(bytes, at), isCurrent: header.isCurrent, position }
+}
+
+function nothingOf(bytes: Buffer, position: JournalPosition): JournalContent {
+  return { bytes, frames: [], endBytes: 0, tornBytes: tornBytes(bytes, 0), isCurrent: true, position }
+}
+
+function tornBytes(bytes: Buffer, from: number): number {
+  let end = bytes.length
+  while (end > from && bytes[end - 1] === 0) end--
+  return end - from
 }
 
 /** A frame after the bad place that knows the bad one to have been durable makes it damage instead of a torn tail. */

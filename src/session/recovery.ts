@@ -8,6 +8,7 @@ import { crc32 } from 'node:zlib'
 import { errnoOf, FailedError, IsrfsError, messageOf } from '../base/errors.js'
 import { type InodeId, PAGE_BYTES, PAGES_PER_BLOCK } from '../base/units.js'
 import { ByteReader, DamageError } from './bytes.js'
+import { decodeBarrier, JournaledPages } from './journaled-pages.js'
 import { namesIn } from './durable-file.js'
 import { type Frame, FRAME_KINDS } from './frame.js'
 import {
@@ -28,7 +29,7 @@ const SNAPSHOT_PATTERN = /^snapshot-(\d+)$/
 export interface Recovered {
   readonly namespace: Namespace
   /** the journal to go on with; undefined when there is none that can be */
-  readonly last: { readonly number: number; readonly bytes: number } | undefined
+  readonly last: { readonly number: number; readonly bytes: number; readonly isCurrent: boolean } | undefined
   readonly nextNumber: number
   readonly position: JournalPosition
   readonly records: number
@@ -36,6 +37,8 @@ export interface Recovered {
   readonly droppedPages: number
   /** files with page records that no barrier covers -> sequence of the last of them */
   readonly uncovered: ReadonlyMap<InodeId, number>
+  /** pages whose newest durable bytes are in the journal */
+  readonly journaled: JournaledPages
 }
 
 export function snapshotName(number: number): string {
@@ -66,18 +69,24 @@ export function recoverState(options: {
     const content = readJournal(directory, number, salt, position)
     contents.set(number, content)
     position = content.position
-    cutBytes += content.bytes.length - content.endBytes
-    if (content.endBytes > 0) last = { number, bytes: content.endBytes }
+    cutBytes += content.tornBytes
+    if (content.endBytes > 0) last = { number, bytes: content.endBytes, isCurrent: content.isCurrent }
     else if (number === first) throw damage(path.join(directory, journalName(first)), 'it does not begin as a journal')
   }
   const barriers = readBarriers(contents)
   let records = 0
   const dropped = new DroppedPages()
   const uncovered = new Map<InodeId, number>()
+  const journaled = new JournaledPages()
   for (const [number, content] of contents) {
     for (const frame of content.frames) {
-      if (frame.kind !== FRAME_KINDS.change) continue
       try {
+        if (frame.kind === FRAME_KINDS.bytes) journaled.add(content.bytes, frame)
+        if (frame.kind === FRAME_KINDS.barrier) {
+          const { inode, through } = decodeBarrier(content.bytes, frame)
+          journaled.supersede(inode, through)
+        }
+        if (frame.kind !== FRAME_KINDS.change) continue
         for (const record of recordsOf(content.bytes, frame)) {
           const isUncovered = record.kind === 'pages' && !barriers.cover(record.inode, frame.sequence)
           if (isUncovered) uncovered.set(record.inode, frame.sequence)
@@ -85,6 +94,7 @@ export function recoverState(options: {
             options.powerCut && isUncovered ? keepWrittenPages(record, options.regionPath) : [record]
           if (record.kind === 'pages' && kept[0] !== record) dropped.add(record, kept)
           else if (record.kind === 'uploaded') dropped.remove(record)
+          journaled.change(record)
           for (const part of kept) namespace.apply(part)
           records++
         }
@@ -105,7 +115,8 @@ export function recoverState(options: {
     records,
     cutBytes,
     droppedPages: dropped.count,
-    uncovered
+    uncovered,
+    journaled
   }
 }
 
@@ -132,10 +143,9 @@ function readBarriers(contents: ReadonlyMap<number, JournalContent>): {
   const through = new Map<number, number>()
   for (const { bytes, frames } of contents.values()) {
     for (const frame of frames) {
-      if (frame.kind !== FRAME_KINDS.barrier) continue
-      const reader = new ByteReader(bytes, frame.payloadStart, frame.payloadEnd)
-      const inode = reader.u64()
-      through.set(inode, Math.max(through.get(inode) ?? 0, reader.u64()))
+      if (frame.kind !== FRAME_KINDS.barrier && frame.kind !== FRAME_KINDS.bytes) continue
+      const barrier = decodeBarrier(bytes, frame)
+      through.set(barrier.inode, Math.max(through.get(barrier.inode) ?? 0, barrier.through))
     }
   }
   return { cover: (inode, sequence) => sequence <= Math.max(through.get(inode) ?? 0, through.get(0) ?? 0) }

@@ -7,20 +7,28 @@ import path from 'node:path'
 import { LRUCache } from 'lru-cache'
 import { closeQuietly } from '../base/close-quietly.js'
 import { errnoOf, PosixError } from '../base/errors.js'
-import { type InodeId, REGION_BYTES, ROOT_INODE } from '../base/units.js'
+import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE } from '../base/units.js'
 import { type Disk, diskError, lostOnDisk, writeFully } from './disk.js'
 import { syncDirectoryLater } from './durable-file.js'
 import { SharedRun } from './shared-run.js'
+import type { RegionSharing } from './sharing.js'
 
 const DESCRIPTORS_MAX = 512
+
+/** pages of one file that are listed one by one until they are durable */
+const LISTED_PAGES_MAX = 64
+
+const NO_PAGES: ReadonlySet<number> = new Set()
 
 export class Regions {
   readonly directory: string
   readonly #disk: Disk
   readonly #onLost: (inode: InodeId, why: string) => void
   readonly #descriptors: LRUCache<string, number>
-  /** regions with bytes that are not known to be on the disk */
+  /** regions with bytes that are not known to be on the disk here (the journal may have them) */
   readonly #unsynced = new Map<InodeId, Set<number>>()
+  /** pages of the file with bytes that are durable nowhere; 'many': any of its unsynced regions */
+  readonly #undurable = new Map<InodeId, Set<number> | 'many'>()
   readonly #syncs = new Map<InodeId, SharedRun>()
   readonly #failed = new Map<InodeId, PosixError>()
   /** files that were removed while their inode stays, and not made anew */
@@ -28,6 +36,7 @@ export class Regions {
   #namesChanged = false
   readonly #names = new SharedRun(() => this.#syncNames())
   unsyncedBytes = 0
+  #sharing: RegionSharing | undefined
 
   /** `onLost` hears of each file of which the disk has dropped bytes that it had taken */
   constructor(directory: string, disk: Disk, onLost: (inode: InodeId, why: string) => void) {
@@ -42,6 +51,22 @@ export class Regions {
     })
   }
 
+  share(sharing: RegionSharing): void {
+    this.#sharing = sharing
+  }
+
+  /**
+   * Whether others may write to valid pages of the region: the next sync of the file goes to the region files, and to this
+   * one, whatever they do; `listedMax` pages would travel in the journal. From then on no page of the file will.
+   */
+  maySharedWrite(inode: InodeId, region: number, listedMax: number): boolean {
+    if (this.#failed.has(inode) || this.#unsynced.get(inode)?.has(region) !== true) return false
+    const pages = this.#undurable.get(inode)
+    if (pages === undefined || (pages !== 'many' && pages.size <= listedMax)) return false
+    this.#undurable.set(inode, 'many')
+    return true
+  }
+
   pathOf(inode: InodeId, region: number): string {
     return path.join(this.directory, keyOf(inode, region))
   }
@@ -50,11 +75,13 @@ export class Regions {
   distrust(inode: InodeId, region: number): void {
     if (!fs.existsSync(this.pathOf(inode, region))) return // it had holes only, or reading it will say what is wrong
     this.#mark(inode, region)
+    this.#undurable.set(inode, 'many')
     this.#namesChanged = true
   }
 
   write(inode: InodeId, region: number, bytes: Uint8Array, offset: number, length: number, position: number): void {
     this.#mark(inode, region)
+    this.#list(inode, region * PAGES_PER_REGION + position / PAGE_BYTES, length / PAGE_BYTES)
     this.unsyncedBytes += length
     try {
       writeFully(this.#disk, this.#descriptor(inode, region, true), bytes, offset, length, position)
@@ -75,6 +102,23 @@ export class Regions {
     } catch (error) {
       throw diskError(error, 'cannot read the session')
     }
+  }
+
+  /**
+   * Pages of the file whose bytes are durable nowhere, or undefined when they are too many to list, when nobody knows, or
+   * when a sync that is under way may fail for earlier ones.
+   */
+  undurablePages(inode: InodeId): ReadonlySet<number> | undefined {
+    if (this.#failed.has(inode) || this.#syncs.get(inode)?.isRunning === true) return undefined
+    const pages = this.#undurable.get(inode)
+    if (pages === undefined) return NO_PAGES
+    return pages === 'many' ? undefined : pages
+  }
+
+  /** The journal has the bytes of all its undurable pages, or will fail for good. */
+  noteJournaled(inode: InodeId): void {
+    this.#undurable.delete(inode)
+    this.#noteDurable()
   }
 
   /** Makes everything durable that was written to the file before the call. */
@@ -98,6 +142,7 @@ export class Regions {
   /** Forgets a removed file's pending work; its bytes are removed by the caller once that is durable. */
   drop(inode: InodeId): void {
     this.#unsynced.delete(inode)
+    this.#undurable.delete(inode)
     this.#syncs.delete(inode)
     this.#failed.delete(inode)
     for (const key of [...this.#descriptors.keys()])
@@ -123,13 +168,30 @@ export class Regions {
     else regions.add(region)
   }
 
+  /** Positions in pages, fractions included. */
+  #list(inode: InodeId, position: number, length: number): void {
+    const known = this.#undurable.get(inode)
+    if (known === 'many') return
+    const pages = known ?? new Set()
+    const end = position + length
+    if (known === undefined) this.#undurable.set(inode, pages)
+    if (pages.size + length > LISTED_PAGES_MAX) this.#undurable.set(inode, 'many')
+    else for (let page = Math.floor(position); page < end; page++) pages.add(page)
+  }
+
+  #noteDurable(): void {
+    if (this.#undurable.size === 0) this.unsyncedBytes = 0
+  }
+
   close(): void {
     this.#descriptors.clear()
   }
 
   async #syncInode(inode: InodeId): Promise<void> {
+    this.#sharing?.endWrites(inode) // what comes from now on is a later sync's
     const regions = this.#unsynced.get(inode)
     this.#unsynced.delete(inode)
+    this.#undurable.delete(inode)
     for (const region of regions ?? []) {
       let handle: fs.promises.FileHandle | undefined
       try {
@@ -144,7 +206,7 @@ export class Regions {
       }
     }
     await this.#names.run()
-    if (this.#unsynced.size === 0) this.unsyncedBytes = 0
+    this.#noteDurable()
     const failed = this.#failed.get(inode)
     if (failed !== undefined) throw failed
   }

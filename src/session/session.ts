@@ -10,8 +10,11 @@
  *    resolves only after the journal with the barrier is.
  * 4. A file with an error that the disk reported late stays failed: no later sync of it succeeds.
  * 5. Bytes of a valid page past the end of its file are zeros.
- * 6. Region files of removed inodes, and those in which no page counts any more, are removed only after the record that
+ * 6. A few pages may be made durable inside the journal instead (journaled-pages.ts); a later sync of the region files
+ *    appends a barrier, so that the journal's copies do not count any more.
+ * 7. Region files of removed inodes, and those in which no page counts any more, are removed only after the record that
  *    says so is durable.
+ * 8. Others may serve pages from the region files (sharing.ts) only as long as what they know of them is true.
  * Only the thread that serves FUSE calls this; everything but sync and close is one synchronous step.
  */
 import { randomBytes } from 'node:crypto'
@@ -19,8 +22,16 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { anyBit } from '../base/bits.js'
 import { closeQuietly } from '../base/close-quietly.js'
-import { FailedError, type PosixError } from '../base/errors.js'
-import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE, toInodeId } from '../base/units.js'
+import { errnoOf, FailedError, type PosixError } from '../base/errors.js'
+import {
+  BLOCK_BYTES,
+  type InodeId,
+  PAGE_BYTES,
+  PAGES_PER_REGION,
+  REGION_BYTES,
+  ROOT_INODE,
+  toInodeId
+} from '../base/units.js'
 import { currentBootId } from './boot.js'
 import { ByteWriter } from './bytes.js'
 import { ChangeTicks } from './change-ticks.js'
@@ -28,7 +39,10 @@ import { type Disk, diskError, lostOnDisk, realDisk } from './disk.js'
 import { namesIn, replaceFileDurably, syncDirectory, syncDirectoryLater } from './durable-file.js'
 import { FRAME_KINDS } from './frame.js'
 import {
+  ANNOUNCED_MAX,
+  type CheckpointReference,
   identityOf,
+  ownGenerationsOf,
   readSessionFile,
   removeSession,
   type SessionFile,
@@ -42,8 +56,10 @@ import type { ChangeRecord, Inode } from './namespace-types.js'
 import { encodeNewPages, isValid, ZEROS } from './pages.js'
 import { encodeRecord, encodeSize } from './record-codec.js'
 import { LostWrites } from './lost-writes.js'
+import { bytesFrameLength, encodeBytes, JOURNALED_PAGES_MAX } from './journaled-pages.js'
 import { recoverState, type Recovered, snapshotName } from './recovery.js'
 import { Regions } from './regions.js'
+import type { RegionSharing } from './sharing.js'
 import { SharedRun } from './shared-run.js'
 import { encodeSnapshot } from './snapshot.js'
 import { Uploads } from './uploads.js'
@@ -57,6 +73,8 @@ export interface SessionOptions {
   /** tests put a failing disk in its place */
   readonly disk?: Disk
   readonly journalBytesMax?: number
+  /** a sync of more pages than this goes to their region files */
+  readonly journaledPagesMax?: number
 }
 
 export class Session {
@@ -68,10 +86,11 @@ export class Session {
   /** what replay has found; undefined for a new session */
   readonly recovered: { readonly records: number; readonly cutBytes: number; readonly droppedPages: number } | undefined
   readonly #directory: string
-  readonly #file: SessionFile
+  #file: SessionFile
   readonly #ticks = new ChangeTicks()
   readonly #disk: Disk
   readonly #journalBytesMax: number
+  readonly #journaledPagesMax: number
   readonly #regions: Regions
   readonly #writer = new ByteWriter(64 * 1024)
   readonly #journalSync = new SharedRun(() => this.#syncJournal())
@@ -83,12 +102,15 @@ export class Session {
   #durableSequence = 0
   /** files with page records that no durable barrier covers yet -> sequence of the last of them */
   readonly #uncovered = new Map<InodeId, number>()
+  /** files with copies of pages in the journal that count -> sequence of the newest frame that has some */
+  readonly #journaled: Map<InodeId, number>
   /** journals that a snapshot has replaced; a sync under way may still hold their descriptors */
   #retiredJournals: Journal[] = []
   #snapshot: Promise<void> | undefined
   /** region files that may go when the record with the sequence is durable; without a region: all of the inode */
   #removable: { inode: InodeId; region?: number; sequence: number }[] = []
   #failure: PosixError | undefined
+  #sharing: RegionSharing | undefined
   #closed = false
 
   /** Starts a session in a directory that holds none. */
@@ -127,6 +149,12 @@ export class Session {
     return readSessionFile(directory)?.published ?? undefined
   }
 
+  /** As `ownGenerations`, without replaying the session. */
+  static ownGenerationsOf(directory: string): readonly CheckpointReference[] {
+    const file = readSessionFile(directory)
+    return file === undefined ? [] : ownGenerationsOf(file)
+  }
+
   /** Recovers the session: `base` is the image of the generation that inspect() names. Throws IntegrityError on damage. */
   static open(directory: string, base: BaseImage, options: SessionOptions = {}): Session {
     const file = readSessionFile(directory)
@@ -134,10 +162,12 @@ export class Session {
     const disk = options.disk ?? realDisk
     const boot = currentBootId()
     const powerCut = file.boot !== boot
+    const regions = path.join(directory, 'regions')
     const regionPath = (inode: InodeId, region: number): string =>
-      path.join(directory, 'regions', `${String(inode)}-${String(region)}`)
-    fs.mkdirSync(path.join(directory, 'regions'), { recursive: true, mode: 0o700 })
+      path.join(regions, `${String(inode)}-${String(region)}`)
+    fs.mkdirSync(regions, { recursive: true, mode: 0o700 })
     const recovered = recoverState({ directory, salt: file.salt, base, powerCut, regionPath })
+    if (powerCut) recovered.journaled.restore(recovered.namespace, regionPath, regions) // before the journals go
     const started = powerCut
       ? restartJournal(directory, file, recovered, disk)
       : continueJournal(directory, file, recovered, disk)
@@ -146,6 +176,7 @@ export class Session {
     const { records, cutBytes, droppedPages } = recovered
     const session = new Session(directory, opened, started, recovered, { records, cutBytes, droppedPages }, options)
     if (!powerCut) session.#distrustDisk(recovered)
+    else session.#journaled.clear()
     session.#tidy()
     return session
   }
@@ -168,6 +199,8 @@ export class Session {
     this.#oldJournals = [...older]
     this.#disk = options.disk ?? realDisk
     this.#journalBytesMax = options.journalBytesMax ?? JOURNAL_BYTES_MAX
+    this.#journaledPagesMax = options.journaledPagesMax ?? JOURNALED_PAGES_MAX
+    this.#journaled = state.journaled.newest()
     this.lost = new LostWrites(directory)
     this.#regions = new Regions(path.join(directory, 'regions'), this.#disk, (inode, why) => {
       const name = this.namespace.get(inode)?.name
@@ -176,9 +209,28 @@ export class Session {
     this.uploads = new Uploads(path.join(directory, 'uploads'))
   }
 
+  /** From now on others may serve bytes from the region files; they are told before something changes (invariant 8). */
+  share(sharing: RegionSharing): void {
+    this.#sharing = sharing
+    this.#regions.share(sharing)
+  }
+
+  /** Whether others may write to the region's valid pages, until they are told to end it. */
+  maySharedWrite(inode: InodeId, region: number): boolean {
+    if (this.#closed || this.#failure !== undefined) return false
+    return this.#regions.maySharedWrite(inode, region, this.#journaledPagesMax)
+  }
+
+  /** Others have written so many bytes to these blocks of a region; they may not any more. */
+  noteSharedWrites(inode: InodeId, region: number, blocks: readonly number[], bytes: number): void {
+    for (const block of blocks) this.#ticks.touch(inode, region, block, block)
+    this.#regions.unsyncedBytes += bytes
+  }
+
   /** Journals the records as one atomic unit and applies them. Throws PosixError with nothing changed. */
   record(...records: ChangeRecord[]): void {
     this.#requireUsable()
+    for (const record of records) this.#withdraw(record)
     beginFrame(this.#writer)
     for (const record of records) encodeRecord(this.#writer, record)
     this.#append(FRAME_KINDS.change, records.length)
@@ -192,6 +244,16 @@ export class Session {
    */
   write(inode: Inode, bytes: Uint8Array, offset: number): void {
     this.#requireUsable()
+    const end = offset + bytes.length
+    this.#sharing?.pause(inode.id, Math.floor(offset / REGION_BYTES), Math.ceil(end / REGION_BYTES))
+    try {
+      this.#write(inode, bytes, offset)
+    } finally {
+      this.#sharing?.resume(inode, offset, end)
+    }
+  }
+
+  #write(inode: Inode, bytes: Uint8Array, offset: number): void {
     const end = offset + bytes.length
     const grows = end > inode.sizeBytes
     let records: number
@@ -219,7 +281,7 @@ export class Session {
     for (let at = offset; at < end;) {
       const region = Math.floor(at / REGION_BYTES)
       const stop = Math.min(end, (region + 1) * REGION_BYTES)
-      this.#ticks.touch(inode.id, region)
+      this.#ticks.touch(inode.id, region, blockInRegion(at), blockInRegion(stop - 1))
       this.#regions.write(inode.id, region, bytes, at - offset, stop - at, at % REGION_BYTES)
       if (stop % PAGE_BYTES !== 0 && !isValid(inode, stop)) {
         const padding = PAGE_BYTES - (stop % PAGE_BYTES)
@@ -243,13 +305,54 @@ export class Session {
    */
   async sync(inode?: Inode): Promise<void> {
     this.#requireUsable()
+    if (inode !== undefined && (await this.#syncInJournal(inode))) return
     const through = this.#journal.position.sequence
-    const wantsBarrier = inode === undefined ? this.#uncovered.size > 0 : this.#uncovered.has(inode.id)
+    const wantsBarrier =
+      inode === undefined ? this.#uncovered.size + this.#journaled.size > 0 : this.#isBarrierDue(inode)
     if (inode === undefined) await this.#regions.syncAll()
     else await this.#regions.sync(inode.id)
     if (wantsBarrier) this.#appendBarrier(inode?.id, through)
     if (wantsBarrier || through > this.#durableSequence) await this.#journalSync.run()
-    if (wantsBarrier) this.#cover(inode?.id, through)
+    if (!wantsBarrier) return
+    this.#cover(this.#uncovered, inode?.id, through)
+    this.#cover(this.#journaled, inode?.id, through)
+  }
+
+  #isBarrierDue(inode: Inode): boolean {
+    return this.#uncovered.has(inode.id) || this.#journaled.has(inode.id)
+  }
+
+  /** The sync of a file of which few pages have changed, or none: false when it has to be done otherwise. */
+  async #syncInJournal(inode: Inode): Promise<boolean> {
+    const listed = this.#regions.undurablePages(inode.id)
+    if (listed === undefined || listed.size > this.#journaledPagesMax) return false
+    if (listed.size === 0 && this.#uncovered.has(inode.id)) return false
+    const through = this.#journal.position.sequence
+    if (listed.size > 0 && !this.#appendBytes(inode, through, listed)) return false
+    const last = this.#journal.position.sequence
+    if (last > this.#durableSequence) await this.#journalSync.run()
+    if (last > through) this.#cover(this.#uncovered, inode.id, through)
+    return true
+  }
+
+  /** Pages that do not count any more are left out; an empty frame is still a barrier. False when the disk has no room. */
+  #appendBytes(inode: Inode, through: number, listed: ReadonlySet<number>): boolean {
+    const pages = [...listed].filter((page) => isValid(inode, page * PAGE_BYTES))
+    this.#journal.reserve(bytesFrameLength(pages.length))
+    beginFrame(this.#writer)
+    encodeBytes(this.#writer, inode, through, pages, (into, offset) => {
+      this.read(inode, into, offset)
+    })
+    try {
+      this.#append(FRAME_KINDS.bytes, pages.length)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOSPC') return false
+      throw error
+    }
+    if (pages.length > 0) this.#journaled.set(inode.id, this.#journal.position.sequence)
+    this.#regions.noteJournaled(inode.id)
+    this.#snapshotIfLong()
+    return true
   }
 
   #appendBarrier(inode: InodeId | undefined, through: number): void {
@@ -261,15 +364,27 @@ export class Session {
   }
 
   /** A durable barrier vouches for the pages of one file (or of all) up to a sequence. */
-  #cover(inode: InodeId | undefined, through: number): void {
-    for (const id of inode === undefined ? [...this.#uncovered.keys()] : [inode]) {
-      if ((this.#uncovered.get(id) ?? Infinity) <= through) this.#uncovered.delete(id)
+  #cover(files: Map<InodeId, number>, inode: InodeId | undefined, through: number): void {
+    for (const id of inode === undefined ? [...files.keys()] : [inode]) {
+      if ((files.get(id) ?? Infinity) <= through) files.delete(id)
     }
   }
 
   /** Changes whenever bytes of the region may have: a larger number is a later change. */
   changeTick(inode: InodeId, region: number): number {
+    this.#sharing?.endWrites(inode, region)
     return this.#ticks.of(inode, region)
+  }
+
+  /** Every change from now on has this epoch, or a later one. */
+  beginEpoch(): number {
+    this.#sharing?.endWrites()
+    return this.#ticks.beginEpoch()
+  }
+
+  /** of the last change of a block; 0: not since the session was opened */
+  changeEpoch(inode: InodeId, region: number, blockInRegion: number): number {
+    return this.#ticks.epochOf(inode, region, blockInRegion)
   }
 
   /** Resolves when all records so far are durable, and region files that they have emptied are gone. */
@@ -284,7 +399,7 @@ export class Session {
 
   /** Bytes that were written since the last sync, about. */
   pendingBytes(): number {
-    return this.#regions.unsyncedBytes
+    return this.#regions.unsyncedBytes + (this.#sharing?.writtenBytes ?? 0)
   }
 
   /** Makes everything durable and lets go of the files. The session stays. */
@@ -311,6 +426,34 @@ export class Session {
     writeSessionFile(this.#directory, { ...this.#file, published })
   }
 
+  /** The newest checkpoint that is known to be on the share. */
+  get checkpoint(): CheckpointReference | undefined {
+    return this.#file.checkpoint
+  }
+
+  /** Checkpoints of this session that are, or may be, on the share; oldest first. */
+  get ownGenerations(): readonly CheckpointReference[] {
+    return ownGenerationsOf(this.#file)
+  }
+
+  /** A checkpoint with this digest is about to be published: it is this session's, whatever happens. Durable when it returns. */
+  announceCheckpoint(reference: CheckpointReference): void {
+    const announced = [...(this.#file.announced ?? []), reference].slice(-ANNOUNCED_MAX)
+    this.#rewriteFile({ ...this.#file, announced })
+  }
+
+  /** The checkpoint is on the share; others with its number or an earlier one never will be. Durable when it returns. */
+  confirmCheckpoint(reference: CheckpointReference): void {
+    const later = this.#file.announced?.filter(({ generation }) => generation > reference.generation) ?? []
+    this.#rewriteFile({ ...this.#file, checkpoint: reference, announced: later })
+  }
+
+  #rewriteFile(file: SessionFile): void {
+    this.#requireUsable()
+    writeSessionFile(this.#directory, file)
+    this.#file = file
+  }
+
   /** Removes everything but the lock. */
   destroy(): void {
     this.#release()
@@ -320,6 +463,7 @@ export class Session {
   #release(): void {
     if (this.#closed) return
     this.#closed = true
+    this.#sharing?.withdrawAll()
     this.#regions.close()
     const journals = [...this.#retiredJournals, ...this.#oldJournals, this.#journal]
     for (const journal of journals) closeQuietly(journal.descriptor)
@@ -334,6 +478,34 @@ export class Session {
     this.#journal.append(this.#writer, kind, records, this.#durableSequence)
   }
 
+  /** Before the record is applied: regions of which pages get other bytes, or other places, are not shared any more. */
+  #withdraw(record: ChangeRecord): void {
+    if (this.#sharing === undefined) return
+    switch (record.kind) {
+      case 'size': {
+        const sizeBytes = Math.min(record.sizeBytes, this.namespace.get(record.inode)?.sizeBytes ?? 0)
+        this.#sharing.withdraw(record.inode, Math.floor(sizeBytes / REGION_BYTES), Infinity)
+        return
+      }
+      case 'punch': {
+        const from = Math.floor(record.firstPage / PAGES_PER_REGION)
+        this.#sharing.withdraw(record.inode, from, Math.ceil((record.firstPage + record.pageCount) / PAGES_PER_REGION))
+        return
+      }
+      case 'pages':
+      case 'uploaded':
+        this.#sharing.withdraw(record.inode, record.region, record.region + 1)
+        return
+      case 'forget':
+        this.#sharing.withdraw(record.inode, 0, Infinity)
+        return
+      case 'inode':
+      case 'link':
+      case 'unlink':
+        return
+    }
+  }
+
   #apply(record: ChangeRecord): void {
     const before = record.kind === 'size' ? this.namespace.get(record.inode)?.sizeBytes : undefined
     this.namespace.apply(record)
@@ -341,6 +513,7 @@ export class Session {
       this.#regions.drop(record.inode)
       this.lost.forget(record.inode)
       this.#uncovered.delete(record.inode)
+      this.#journaled.delete(record.inode)
       this.#ticks.forget(record.inode)
       this.#removable.push({ inode: record.inode, sequence: this.#journal.position.sequence })
     }
@@ -355,7 +528,7 @@ export class Session {
     if (record.kind === 'uploaded') this.#noteEmptyRegions(record.inode, record.region, record.region + 1)
   }
 
-  /** After a change of regions [from, to): files without a page that counts may go (invariant 6). */
+  /** After a change of regions [from, to): files without a page that counts may go (invariant 7). */
   #noteEmptyRegions(id: InodeId, from: number, to: number): void {
     const { sequence } = this.#journal.position
     const regions = this.namespace.get(id)?.regions
@@ -373,6 +546,8 @@ export class Session {
     const inode = this.namespace.get(id)
     if (inode === undefined || inode.sizeBytes % PAGE_BYTES === 0 || !isValid(inode, inode.sizeBytes)) return
     const padding = PAGE_BYTES - (inode.sizeBytes % PAGE_BYTES)
+    const block = blockInRegion(inode.sizeBytes)
+    this.#ticks.touch(id, Math.floor(inode.sizeBytes / REGION_BYTES), block, block)
     try {
       this.#regions.write(
         id,
@@ -397,6 +572,7 @@ export class Session {
       }
     } catch (error) {
       this.#failure = lostOnDisk(error, 'the journal could not be made durable')
+      this.#sharing?.endWrites()
       this.lost.add(ROOT_INODE, this.#failure.message)
       throw this.#failure
     }
@@ -406,7 +582,7 @@ export class Session {
     this.#removeForgotten()
   }
 
-  /** Invariant 6. */
+  /** Invariant 7. */
   #removeForgotten(): void {
     const durable = this.#removable.filter(({ sequence }) => sequence <= this.#durableSequence)
     if (durable.length === 0) return
@@ -479,10 +655,14 @@ export class Session {
     const { sequence } = this.#journal.position
     const gone = new Set(namesIn(this.#regions.directory).map((name) => toInodeId(Number(name.split('-')[0]))))
     for (const inode of gone) {
-      // the record that forgets it may be in the page cache only (invariant 6)
+      // the record that forgets it may be in the page cache only (invariant 7)
       if (this.namespace.get(inode) === undefined) this.#removable.push({ inode, sequence })
     }
   }
+}
+
+function blockInRegion(position: number): number {
+  return Math.floor((position % REGION_BYTES) / BLOCK_BYTES)
 }
 
 function* indices(from: number, to: number): Generator<number> {

@@ -11,6 +11,10 @@ export class SharedRun {
     this.#work = work
   }
 
+  get isRunning(): boolean {
+    return this.#running !== undefined
+  }
+
   /** Settles like a run of the work that began at or after this call. */
   run(): Promise<void> {
     if (this.#next !== undefined) return this.#next

@@ -7,6 +7,7 @@ import { numberedName } from './numbered.js'
 import type { Share } from './share.js'
 
 const LEASE_BYTES_MAX = 64 * 1024
+export const PUBLISHED_FILE = 'published.json'
 const LEASE_FORMAT = 'isrfs-lease'
 const LEASE_VERSION = 1
 
@@ -43,6 +44,9 @@ const releaseSchema = z.object({
   generation: generationReference.nullable()
 })
 
+/** written by the holder of a lease that lives on after it has published */
+const publishedSchema = z.object({ generation: generationReference })
+
 export type LeaseHolder = z.infer<typeof holderSchema>
 export type LeaseRecord = z.infer<typeof leaseSchema>
 export type LeaseRelease = z.infer<typeof releaseSchema>
@@ -51,6 +55,8 @@ export type GenerationReference = z.infer<typeof generationReference>
 export interface LeaseState {
   readonly lease: LeaseRecord
   readonly released: LeaseRelease | undefined
+  /** the newest generation that the holder has published under it */
+  readonly published: GenerationReference | undefined
   readonly beat: z.infer<typeof beatSchema> | undefined
 }
 
@@ -78,7 +84,9 @@ export function readLeaseState(share: Share, number: number): LeaseState {
     const what = share.pathOf(`${name}/lease.json`)
     const lease = parseLease(share.read(`${name}/lease.json`, LEASE_BYTES_MAX), what)
     if (lease.number !== number) throw new IntegrityError(`${what} says that it is lease ${String(lease.number)}`)
-    return { lease, released: readOptional(share, `${name}/released.json`, releaseSchema), beat: readBeat(share, name) }
+    const released = readOptional(share, `${name}/released.json`, releaseSchema)
+    const published = readOptional(share, `${name}/${PUBLISHED_FILE}`, publishedSchema)?.generation
+    return { lease, released, published, beat: readBeat(share, name) }
   } catch (error) {
     if (!(error instanceof IntegrityError) && errnoOf(error) !== 'ENOENT') throw error
     throw new IntegrityError(`lease ${String(number)} of ${share.root} cannot be read: ${messageOf(error)}`, {

@@ -22,6 +22,7 @@ import {
   type LeaseHolder,
   leaseName,
   type LeaseState,
+  PUBLISHED_FILE,
   readLeaseState,
   releaseBytes
 } from './lease-record.js'
@@ -91,6 +92,12 @@ export function beatLease(share: Share, held: LeaseKey, beats: number): boolean 
   return true
 }
 
+/** Notes a generation that was published under a lease which goes on. Nothing happens when it is not ours any more. */
+export function noteOnLease(share: Share, held: LeaseKey, generation: GenerationReference): void {
+  if (!leaseStillHeld(share, held)) return
+  share.write(`${leaseName(held.number)}/${PUBLISHED_FILE}`, toShareJson({ generation }))
+}
+
 /** Gives the lease back, naming the newest generation. Nothing happens when it is not ours any more. */
 export function releaseLease(share: Share, held: LeaseKey, generation: GenerationReference | null): void {
   if (!leaseStillHeld(share, held)) return
@@ -124,7 +131,7 @@ function isOurs(current: LeaseState, { number, token }: LeaseKey): boolean {
 }
 
 function newestKnown(state: LeaseState | undefined): GenerationReference | null {
-  return state?.released?.generation ?? state?.lease.generation ?? null
+  return state?.released?.generation ?? state?.published ?? state?.lease.generation ?? null
 }
 
 function newToken(): string {

@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
-import { errnoOf, IntegrityError, messageOf } from '../base/errors.js'
+import { errnoOf, FailedError, IntegrityError, messageOf } from '../base/errors.js'
 import { count, positive, timestamp } from './fields.js'
 import { parseShareJson, parseVersioned, toShareJson } from './json.js'
 import { holderSchema, type LeaseHolder } from './lease-record.js'
@@ -51,6 +51,19 @@ export function createPin(share: Share, holder: LeaseHolder, generation: number)
 /** Made before the lease `leaseNumber` of `holder` is broken, so that there is no moment without one of the two. */
 export function createSessionPin(share: Share, holder: LeaseHolder, leaseNumber: number, generation: number): Pin {
   return create(share, `pins/${holder.client}-lease${String(leaseNumber)}`, holder, generation)
+}
+
+/**
+ * The base of a session that publishes checkpoints is not the newest generation any more: prune has to leave it. The same
+ * name as a break of the lease would give it, so that whichever comes first keeps the base. Throws when it is not there.
+ */
+export function pinBase(share: Share, holder: LeaseHolder, leaseNumber: number, generation: number): void {
+  const { name } = createSessionPin(share, holder, leaseNumber, generation)
+  const pin = readPin(share, name)
+  if (pin?.generation === generation) return
+  throw new FailedError(`generation ${String(generation)} of ${share.root} could not be pinned`, {
+    hint: `look at ${share.pathOf(name)}`
+  })
 }
 
 /** Of sessions of this client, which are published, kept as branches, or dropped by now. */

@@ -69,10 +69,10 @@ export function created(
   ]
 }
 
-/** Takes a name away. An inode that nobody has open goes with it, in the same atomic unit. */
-export function removed(inode: Inode, isOpen: boolean, nowNs: bigint): ChangeRecord[] {
+/** Takes a name away. An inode that nobody uses any more goes with it, in the same atomic unit. */
+export function removed(inode: Inode, isUsed: boolean, nowNs: bigint): ChangeRecord[] {
   const unlink: ChangeRecord = { kind: 'unlink', parent: inode.parent, name: inode.name }
-  if (!isOpen) return [unlink, { kind: 'forget', inode: inode.id }]
+  if (!isUsed) return [unlink, { kind: 'forget', inode: inode.id }]
   return [unlink, changed(inode, { ctimeNs: nowNs })]
 }
 

@@ -14,7 +14,7 @@ export interface Rename {
   readonly newName: string
   readonly target: Inode | undefined
   readonly flags: number
-  readonly targetIsOpen: boolean
+  readonly targetIsUsed: boolean
   readonly nowNs: bigint
 }
 
@@ -36,7 +36,7 @@ export function renameRecords(rename: Rename, get: (id: InodeId) => Inode | unde
     records.push({ kind: 'link', parent: parent.id, name: source.name, inode: target.id })
     records.push(changed(target, { ctimeNs: nowNs }))
   } else if (target !== undefined) {
-    records.push(...removed(target, rename.targetIsOpen, nowNs))
+    records.push(...removed(target, rename.targetIsUsed, nowNs))
   }
   records.push({ kind: 'link', parent: newParent.id, name: newName, inode: source.id })
   records.push(changed(source, { ctimeNs: nowNs }), touched(parent, nowNs))

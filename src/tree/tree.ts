@@ -65,7 +65,9 @@ export class Tree {
   readonly #handles = new Handles()
   /** time of writes that no record tells of yet (only without writeback) */
   readonly #writtenNs = new Map<InodeId, bigint>()
-  /** inodes whose last handle went while the journal could not take the record */
+  /** how often the transport was told of an inode and has not forgotten it; only transports that count by inode */
+  readonly #remembered = new Map<InodeId, number>()
+  /** inodes whose last use went while the journal could not take the record */
   readonly #unforgotten = new Set<InodeId>()
 
   constructor(session: TreeSession, image: FileImage, options: TreeOptions) {
@@ -83,6 +85,22 @@ export class Tree {
 
   isOpen(inode: InodeId): boolean {
     return this.#handles.isOpen(inode)
+  }
+
+  /** The transport's kernel knows this inode once more: it stays, also without a name, until it is forgotten as often. */
+  remember(id: InodeId): void {
+    this.#remembered.set(id, (this.#remembered.get(id) ?? 0) + 1)
+  }
+
+  forget(id: InodeId, count: number): void {
+    const remembered = this.#remembered.get(id)
+    if (remembered === undefined) return
+    if (remembered > count) {
+      this.#remembered.set(id, remembered - count)
+      return
+    }
+    this.#remembered.delete(id)
+    if (!this.#isUsed(id)) this.#forgetIfNameless(id)
   }
 
   // Names
@@ -152,8 +170,8 @@ export class Tree {
     const source = this.#child(parent, name)
     checkNewName(newName)
     const target = this.#session.namespace.child(newParent, newName)
-    const targetIsOpen = target !== undefined && this.#handles.isOpen(target.id)
-    const rename = { source, parent, newParent, newName, target, flags, targetIsOpen, nowNs: this.#now() }
+    const targetIsUsed = target !== undefined && this.#isUsed(target.id)
+    const rename = { source, parent, newParent, newName, target, flags, targetIsUsed, nowNs: this.#now() }
     const records = renameRecords(rename, (id) => this.#session.namespace.get(id))
     if (records.length > 0) this.#record(...records)
     if (target !== undefined && this.#session.namespace.get(target.id) === undefined) this.#writtenNs.delete(target.id)
@@ -291,14 +309,13 @@ export class Tree {
     } catch (error) {
       if (errnoOf(error) === undefined) throw error
     }
-    const inode = this.#session.namespace.get(id)
-    if (inode?.parent === 0) this.#unforgotten.add(id)
-    this.#forgetOrphans()
+    if (!this.#isUsed(id)) this.#forgetIfNameless(id)
   }
 
-  /** The mount has ended: the kernel does not send every RELEASE that it owes. */
+  /** The mount has ended: the kernel does not send every RELEASE and FORGET that it owes. */
   releaseAll(): void {
     for (const handle of this.#handles.numbers()) this.release(handle)
+    for (const id of this.#remembered.keys()) this.forget(id, Infinity)
   }
 
   // Directories
@@ -342,8 +359,8 @@ export class Tree {
 
   #remove(directory: Inode, inode: Inode): void {
     const nowNs = this.#now()
-    this.#record(...removed(inode, this.#handles.isOpen(inode.id), nowNs), touched(directory, nowNs))
-    if (!this.#handles.isOpen(inode.id)) this.#writtenNs.delete(inode.id)
+    this.#record(...removed(inode, this.#isUsed(inode.id), nowNs), touched(directory, nowNs))
+    if (!this.#isUsed(inode.id)) this.#writtenNs.delete(inode.id)
   }
 
   #setAttributes(id: InodeId, request: AttributeRequest): Attributes {
@@ -377,17 +394,22 @@ export class Tree {
     this.#writtenNs.delete(id)
   }
 
-  /** Also those of earlier releases, when the journal had no room for their record. */
-  #forgetOrphans(): void {
-    for (const id of this.#unforgotten) {
+  #isUsed(id: InodeId): boolean {
+    return this.#handles.isOpen(id) || this.#remembered.has(id)
+  }
+
+  /** Also those of earlier times, when the journal had no room for their record. */
+  #forgetIfNameless(id: InodeId): void {
+    if (this.#session.namespace.get(id)?.parent === 0) this.#unforgotten.add(id)
+    for (const orphan of this.#unforgotten) {
       try {
-        if (this.#session.namespace.get(id)?.parent === 0) this.#record({ kind: 'forget', inode: id })
+        if (this.#session.namespace.get(orphan)?.parent === 0) this.#record({ kind: 'forget', inode: orphan })
       } catch (error) {
         if (errnoOf(error) === undefined) throw error
         return
       }
-      this.#unforgotten.delete(id)
-      this.#writtenNs.delete(id)
+      this.#unforgotten.delete(orphan)
+      this.#writtenNs.delete(orphan)
     }
   }
 

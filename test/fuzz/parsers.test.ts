@@ -15,6 +15,7 @@ import { decodeMapRoot, encodeMapPage, encodeMapRoot, MapPage } from '../../src/
 import { bury, generationName, readNewestGeneration } from '../../src/format/generations.js'
 import { parseManifest } from '../../src/format/manifest.js'
 import type { BlockPlace } from '../../src/format/place.js'
+import { encodeProfile, parseProfile } from '../../src/format/profile.js'
 import { readTombstone } from '../../src/format/tombstone.js'
 import { readVmDescriptor } from '../../src/format/vm.js'
 import { DamageError } from '../../src/session/bytes.js'
@@ -177,3 +178,12 @@ for (const [name, make] of Object.entries(cases)) {
     t.notThrows(() => survives(good, parse))
   })
 }
+
+test('profiles', (t) => {
+  const runs = [
+    { inode: 2, first: 7, count: 3, missed: 0 },
+    { inode: 5, first: 0, count: 900, missed: 1 }
+  ]
+  survives(encodeProfile({ runs }), (bytes) => parseProfile(bytes, 'a profile'))
+  t.pass()
+})

@@ -7,7 +7,9 @@ import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import test from 'ava'
+import { highWord, lowWord, writeShared } from '../../src/base/region-table.js'
 import { BLOCK_BYTES, PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
+import { SharedRegions } from '../../src/image/shared-regions.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import type { Inode } from '../../src/session/namespace-types.js'
 import { Session } from '../../src/session/session.js'
@@ -61,14 +63,25 @@ function cutPower(directory: string, disk: RememberingDisk, random: Random): str
   const journals = fs.readdirSync(copy).filter((name) => name.startsWith('journal-'))
   for (const name of journals) {
     const file = path.join(copy, name)
-    const size = fs.statSync(file).size
-    const synced = disk.synced.get(name)?.length ?? (name === 'journal-0' ? 40 : 0)
-    if (synced < size) fs.truncateSync(file, synced + random.below(size - synced + 1))
+    const synced = disk.synced.get(name) ?? fs.readFileSync(file).subarray(0, name === 'journal-0' ? 40 : 0)
+    if (fs.readFileSync(file).equals(synced)) continue
+    const written = fs.readFileSync(file)
+    let from = 0
+    while (from < synced.length && written[from] === synced[from]) from++
+    const cut = from + random.below(lastByte(written) - from + 1) // space may be reserved: the synced part is zeros from there on
+    const rest = cut < synced.length ? synced.subarray(cut) : Buffer.alloc(0)
+    fs.writeFileSync(file, Buffer.concat([written.subarray(0, cut), rest]))
   }
   const identityFile = path.join(copy, 'session.json')
   const content = JSON.parse(fs.readFileSync(identityFile, 'utf8')) as object
   fs.writeFileSync(identityFile, JSON.stringify({ ...content, boot: `boot ${String(random.below(1e9))}` }))
   return copy
+}
+
+function lastByte(bytes: Buffer): number {
+  let end = bytes.length
+  while (end > 0 && bytes[end - 1] === 0) end--
+  return end
 }
 
 class Model {
@@ -138,6 +151,19 @@ function check(session: Session, inode: Inode, model: Model, uploads: UploadedBy
   return wrong
 }
 
+/** Request threads: their writes come between any two steps of the owner. */
+function shareRegions(session: Session): SharedRegions {
+  const nothing = { share: () => undefined, knownRegion: () => undefined, markUsed: () => undefined, pathOf: () => '' }
+  return new SharedRegions({ session, cache: nothing, mayWrite: true, regionsMax: 4 })
+}
+
+/** False when it has to be done by the owner. */
+function threadWrite({ table }: SharedRegions, { id }: Inode, bytes: Buffer, page: number): boolean {
+  const write = (fd: number, from: Uint8Array, at: number, length: number, position: number): boolean =>
+    fs.writeSync(fd, from, at, length, position) === length
+  return writeShared(table, lowWord(id), highWord(id), bytes, 0, page * PAGE_BYTES, PAGE_BYTES, write)
+}
+
 function fill(value: number): Buffer {
   const bytes = Buffer.alloc(PAGE_BYTES)
   for (let at = 0; at < PAGE_BYTES; at += 4) bytes.writeUInt32LE(value, at)
@@ -149,13 +175,19 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
   t.log(`seed ${String(random.seed)}`)
   let value = 0
   let uploaded = 0
+  let byThreads = 0
   for (let round = 0; round < ROUNDS; round++) {
     const disk = new RememberingDisk()
     const uploads = new UploadedBytes()
-    const options = { disk, journalBytesMax: 300 + random.below(3000) }
+    const options = {
+      disk,
+      journalBytesMax: 300 + random.below(random.pick([3000, 300_000])),
+      journaledPagesMax: random.pick([0, 1, 16])
+    }
     let directory = temporaryDirectory('session')
     disk.directory = `${directory}/`
     let session = Session.create(directory, identity, base, options)
+    let shared = shareRegions(session)
     const otherId = session.namespace.allocateInode()
     const attributes = { mode: 0o644, uid: 0, gid: 0, atimeNs: 1n, mtimeNs: 1n, ctimeNs: 1n, rdev: 0, target: '' }
     session.record(
@@ -173,7 +205,8 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
       const action = random.below(22)
       if (action < 14) {
         const page = random.below(Math.min(PAGES, file.sizeBytes / PAGE_BYTES + 1))
-        session.write(file, fill(++value), page * PAGE_BYTES)
+        if (threadWrite(shared, file, fill(++value), page)) byThreads++
+        else session.write(file, fill(value), page * PAGE_BYTES)
         model.written(page, value)
       } else if (action < 18) {
         const accept = model.syncing()
@@ -181,6 +214,7 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
         if (random.below(2) === 0 && file.sizeBytes > 0) {
           session.write(file, fill(++value), 0) // while the sync is under way
           model.written(0, value)
+          if (threadWrite(shared, file, fill(++value), 0)) model.written(0, value)
         }
         await syncing
         accept()
@@ -194,10 +228,13 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
       } else {
         directory = crash(directory) // killed, and mounted again in the same boot
         disk.directory = `${directory}/`
+        shared.stop()
         session = Session.open(directory, base, options)
+        shared = shareRegions(session)
       }
     }
     const again = Session.open(cutPower(directory, disk, random), base)
+    shared.stop()
     for (const id of ids) {
       const inode = session.namespace.get(id)
       const model = models.get(id)
@@ -207,4 +244,6 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
     again.destroy()
   }
   t.true(uploaded > ROUNDS)
+  t.log(`${String(byThreads)} writes by threads`)
+  t.true(byThreads > ROUNDS)
 })

@@ -163,12 +163,12 @@ test('a file that is removed while everything is being synced fails nobody', asy
       await realDisk.datasync(descriptor)
     }
   }
-  const { session, file } = create({ disk })
+  const { session, file } = create({ disk, journaledPagesMax: 0 })
   const other = addFile(session, 'other')
   session.write(other, page(1), 0)
   session.write(other, page(1), REGION_BYTES)
   const syncing = session.sync(other)
-  await pause(20)
+  while (calls === 0) await pause(1)
   session.record({ kind: 'unlink', parent: ROOT_INODE, name: 'other' }, { kind: 'forget', inode: other.id })
   await session.sync(file)
   t.false(fs.existsSync(session.regionPath(other.id, 1)))

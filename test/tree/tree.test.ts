@@ -281,3 +281,58 @@ test('what is still open when the mount has ended is released, orphans are forgo
   t.is(session.namespace.get(inode)?.mtimeNs, mtimeNs)
   t.is(session.namespace.get(orphan), undefined)
 })
+
+test('an inode without a name stays until the kernel has forgotten it as often as it was told of it', (t) => {
+  const { session, tree } = setUp()
+  const { inode } = tree.create(ROOT_INODE, 'a', ME)
+  for (let count = 0; count < 3; count++) tree.remember(inode)
+  const handle = open(tree, inode, O_RDONLY)
+  tree.unlink(ROOT_INODE, 'a')
+  t.is(tree.getattr(inode).nlink, 0)
+  tree.forget(inode, 1)
+  tree.forget(inode, 2)
+  t.truthy(session.namespace.get(inode), 'it is open')
+  tree.release(handle)
+  t.is(session.namespace.get(inode), undefined)
+  t.notThrows(() => tree.forget(inode, 1), 'the kernel may be late')
+})
+
+test('forgetting changes nothing of an inode that has a name', (t) => {
+  const { session, tree } = setUp()
+  const { inode } = tree.create(ROOT_INODE, 'a', ME)
+  tree.remember(inode)
+  tree.forget(inode, 1)
+  t.is(tree.lookup(ROOT_INODE, 'a').inode, inode)
+  tree.remember(inode)
+  tree.unlink(ROOT_INODE, 'a')
+  t.truthy(session.namespace.get(inode))
+  tree.forget(inode, 5)
+  t.is(session.namespace.get(inode), undefined)
+})
+
+test('offsets in a directory of 100,000 entries stay where they are while names come and go', (t) => {
+  const { tree } = setUp()
+  for (let index = 0; index < 100_000; index++) tree.create(ROOT_INODE, `file ${String(index)}`, ME)
+  const handle = tree.opendir(ROOT_INODE)
+  const seen = new Set<string>()
+  let offset = 0
+  for (let turn = 0; ; turn++) {
+    const entries = tree.readdir(handle, offset)
+    if (entries.length === 0) break
+    // the kernel asks again from the middle of what it was given
+    const taken = entries.slice(0, Math.ceil(entries.length / 2))
+    for (const { name } of taken) {
+      t.false(seen.has(name), name)
+      seen.add(name)
+    }
+    offset = taken.at(-1)?.nextOffset ?? 0
+    if (turn % 50 === 0) {
+      tree.create(ROOT_INODE, `new ${String(turn)}`, ME)
+      tree.unlink(ROOT_INODE, `file ${String(turn)}`)
+    }
+  }
+  let missing = 0
+  for (let index = 0; index < 100_000; index++) if (!seen.has(`file ${String(index)}`)) missing++
+  t.true(missing < 100, 'only such as were removed before they were listed')
+  t.true(seen.has('.') && seen.has('..'))
+})
