@@ -7,6 +7,7 @@
  *    region file and compared with the digest that the current map names. A footer is only a claim.
  * 3. One process owns a slot directory (a lock), so nobody else writes into its regions.
  * 4. Evicting is unlink; what the LRU has dropped has no state left in memory.
+ * 5. Others may read present blocks from the region files (share()) until they are told, before something of that changes.
  * Only the thread that serves FUSE calls this; every method is one synchronous step, but for flush and close.
  */
 import fs from 'node:fs'
@@ -16,7 +17,7 @@ import { clearBit, getBit, setBit } from '../base/bits.js'
 import { closeQuietly } from '../base/close-quietly.js'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
 import { DirectoryLock } from '../base/file-lock.js'
-import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
+import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId, toInodeId } from '../base/units.js'
 import { digestAt, emptyDigests, readFooter, writeFooter } from './region-file.js'
 
 const SLOTS_MAX = 16
@@ -30,6 +31,8 @@ export interface CachedRegion {
   readonly present: Uint32Array
   /** all-zero blocks by the current map; undefined until the map page was looked at */
   zero: Uint32Array | undefined
+  /** fetched ahead of any reader, and not read yet; undefined: none */
+  ahead: Uint32Array | undefined
   /** bytes on disk, about */
   diskBytes: number
 }
@@ -41,10 +44,15 @@ export interface CacheOptions {
   readonly onWarning: (message: string) => void
 }
 
+/** Before blocks of a region do not count any more, or its file goes: returns when nobody else reads it. */
+export type OnRegionLost = (inode: InodeId, index: number) => void
+
 export class Cache {
   /** the slot that this process owns */
   readonly directory: string
   evictedBytes = 0
+  /** what it may take on the disk */
+  readonly bytesMax: number
   readonly #lock: DirectoryLock
   readonly #onWarning: (message: string) => void
   readonly #regions: LRUCache<string, CachedRegion>
@@ -53,7 +61,10 @@ export class Cache {
   /** regions with data that no footer names yet: key -> all digests of the region */
   readonly #unflushed = new Map<string, Buffer>()
   readonly #timer: NodeJS.Timeout
+  /** map objects that are being written */
+  readonly #keeping = new Set<Promise<void>>()
   #flushing: Promise<void> = Promise.resolve()
+  #onRegionLost: OnRegionLost = () => undefined
   #full = false
   #closed = false
 
@@ -73,8 +84,9 @@ export class Cache {
     this.directory = directory
     this.#lock = lock
     this.#onWarning = options.onWarning
+    this.bytesMax = Math.max(options.bytesMax, CACHE_BYTES_MIN)
     this.#regions = new LRUCache({
-      maxSize: Math.max(options.bytesMax, CACHE_BYTES_MIN),
+      maxSize: this.bytesMax,
       sizeCalculation: (region) => Math.max(1, region.diskBytes),
       dispose: (region, key, reason) => {
         if (reason === 'evict') this.#drop(key, region)
@@ -101,10 +113,25 @@ export class Cache {
     const key = regionKey(inode, index)
     let region = this.#regions.get(key)
     if (region === undefined) {
-      region = { present: new Uint32Array(BLOCKS_PER_REGION / 32), zero: undefined, diskBytes: 1 }
+      region = { present: new Uint32Array(BLOCKS_PER_REGION / 32), zero: undefined, ahead: undefined, diskBytes: 1 }
       this.#regions.set(key, region)
     }
     return region
+  }
+
+  /** The region's state when it has one; it does not count as used. */
+  knownRegion(inode: InodeId, index: number): CachedRegion | undefined {
+    return this.#regions.peek(regionKey(inode, index))
+  }
+
+  /** Somebody has read the region's present blocks otherwise. */
+  markUsed(inode: InodeId, index: number): void {
+    this.#regions.get(regionKey(inode, index))
+  }
+
+  /** From now on others may read present blocks from the region files; they are told before that is not right any more. */
+  share(onRegionLost: OnRegionLost): void {
+    this.#onRegionLost = onRegionLost
   }
 
   pathOf(inode: InodeId, index: number): string {
@@ -180,6 +207,7 @@ export class Cache {
 
   /** The block's bytes are not what a reader would want any more. */
   forget(inode: InodeId, index: number, blockInRegion: number): void {
+    this.#onRegionLost(inode, index)
     clearBit(this.region(inode, index).present, blockInRegion)
   }
 
@@ -204,6 +232,12 @@ export class Cache {
   /** Keeps a verified map object for later mounts; failing is harmless. */
   async keepMap(digest: string, bytes: Uint8Array): Promise<void> {
     if (this.#full || this.#closed) return
+    const keeping = this.#keepMap(digest, bytes).finally(() => this.#keeping.delete(keeping))
+    this.#keeping.add(keeping)
+    await keeping
+  }
+
+  async #keepMap(digest: string, bytes: Uint8Array): Promise<void> {
     const file = this.mapPath(digest)
     try {
       await fs.promises.writeFile(`${file}.new`, bytes, { mode: 0o600 })
@@ -213,9 +247,12 @@ export class Cache {
     }
   }
 
-  /** Writes the footers of all regions whose data is not named by one yet. */
+  /** Writes the footers of all regions whose data is not named by one yet; map objects that are being written come along. */
   flush(): Promise<void> {
-    this.#flushing = this.#flushing.then(() => this.#flushAll())
+    this.#flushing = this.#flushing
+      .then(() => this.#flushAll())
+      .then(() => Promise.all(this.#keeping))
+      .then(() => undefined)
     return this.#flushing
   }
 
@@ -266,6 +303,7 @@ export class Cache {
 
   /** An empty file holds nothing: what the region had went with a file that somebody has removed. */
   #createFile(key: string, region: CachedRegion): number {
+    this.#lose(key)
     region.present.fill(0)
     this.#claims.delete(key)
     this.#unflushed.delete(key)
@@ -285,7 +323,13 @@ export class Cache {
     }
   }
 
+  #lose(key: string): void {
+    const [inode = '', index = ''] = key.split('-')
+    this.#onRegionLost(toInodeId(Number(inode)), Number(index))
+  }
+
   #drop(key: string, region: CachedRegion): void {
+    this.#lose(key)
     this.#descriptors.delete(key)
     this.#claims.delete(key)
     this.#unflushed.delete(key)
@@ -313,6 +357,7 @@ export class Cache {
         this.#regions.set(entry.name, {
           present: new Uint32Array(BLOCKS_PER_REGION / 32),
           zero: undefined,
+          ahead: undefined,
           diskBytes: blocks * 512
         })
       }

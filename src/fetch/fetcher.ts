@@ -6,7 +6,7 @@ import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId } from '../base/units.js'
 import { FailedError, fromPlainError, IsrfsError } from '../base/errors.js'
 import type { BlockPlace } from '../format/place.js'
 import { askAgain, mayPass } from './patience.js'
-import type { Priority, SharePool } from './share-pool.js'
+import { type Priority, type SharePool, Turn } from './share-pool.js'
 import { type FetchedBlocks, type LocalCandidate, RUN_BLOCKS_MAX } from './share-tasks.js'
 
 export interface BlockRequest {
@@ -25,7 +25,7 @@ export interface BlockKeeper {
 export class Fetcher {
   readonly #pool: SharePool
   readonly #keeper: BlockKeeper
-  readonly #running = new Map<string, Promise<Buffer>>()
+  readonly #running = new Map<string, { readonly block: Promise<Buffer>; readonly turn: Turn }>()
 
   constructor(pool: SharePool, keeper: BlockKeeper) {
     this.#pool = pool
@@ -36,29 +36,35 @@ export class Fetcher {
     return this.#running.has(keyOf(request))
   }
 
-  /** Promises of the plain blocks, in the order of the requests. Each rejects for itself. */
+  /**
+   * Promises of the plain blocks, in the order of the requests. Each rejects for itself. A block that waits in the queue
+   * with a lower priority overtakes with this one.
+   */
   fetch(requests: readonly BlockRequest[], priority: Priority, what: string): Promise<Buffer>[] {
     const fresh = new Map<string, BlockRequest>()
     for (const request of requests) {
       const key = keyOf(request)
-      if (!this.#running.has(key)) fresh.set(key, request)
+      const running = this.#running.get(key)
+      if (running === undefined) fresh.set(key, request)
+      else running.turn.raise(priority)
     }
     for (const run of neighbours([...fresh.values()])) this.#start(run, priority, what)
     return requests.map((request) => {
       const running = this.#running.get(keyOf(request))
-      return running ?? Promise.reject(new FailedError('a fetch ended before it was waited for'))
+      return running?.block ?? Promise.reject(new FailedError('a fetch ended before it was waited for'))
     })
   }
 
   #start(run: readonly BlockRequest[], priority: Priority, what: string): void {
-    const answer = this.#request(run, priority, what)
+    const turn = new Turn(priority)
+    const answer = this.#request(run, turn, what)
     for (const [index, request] of run.entries()) {
       const key = keyOf(request)
       const block = answer
         .then((fetched) => this.#deliver(fetched, index, request))
         .finally(() => this.#running.delete(key))
       block.catch(() => undefined) // whoever waits sees the error; a readahead that nobody waits for may fail quietly
-      this.#running.set(key, block)
+      this.#running.set(key, { block, turn })
     }
   }
 
@@ -78,10 +84,10 @@ export class Fetcher {
     return plain
   }
 
-  async #request(run: readonly BlockRequest[], priority: Priority, what: string): Promise<FetchedBlocks> {
-    const wanted = run.map(({ place, candidate }) => ({ place, candidate }))
+  async #request(run: readonly BlockRequest[], turn: Turn, what: string): Promise<FetchedBlocks> {
+    const wanted = run.map(({ place, candidate }) => ({ place: { ...place, digest: alone(place.digest) }, candidate }))
     for (let attempt = 0; ; attempt++) {
-      const fetched = await this.#pool.run('blocks', { wanted }, { priority, what })
+      const fetched = await this.#pool.run('blocks', { wanted }, { turn, what })
       this.#pool.counters.fetchedBytes += fetched.encodedBytes
       const trouble = fetched.results.find((result) => 'error' in result && result.error.code === 'SHARE')
       if (trouble === undefined) return fetched
@@ -117,6 +123,13 @@ function neighbours(requests: readonly BlockRequest[]): BlockRequest[][] {
     previous = request
   }
   return all
+}
+
+/** A digest is a view into its map page, and whatever crosses a thread takes all of the memory along that it is a view of. */
+function alone(digest: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(digest.length)
+  digest.copy(copy)
+  return copy
 }
 
 /** With the place: a block that a session uploads while its base is fetched has two. */

@@ -8,8 +8,14 @@ import { fromPlainError, IsrfsError, type PlainError } from '../base/errors.js'
 import type { ShareTaskInput, ShareTaskName, ShareTaskOutput } from './share-tasks.js'
 
 /** Who overtakes whom in the queue. Lease work is small and must not wait behind data. */
-export const PRIORITY = { lease: 40, demand: 30, readahead: 20, warm: 0 } as const
+export const PRIORITY = { lease: 40, demand: 30, readahead: 20, profile: 10, stream: 5, warm: 0 } as const
 export type Priority = keyof typeof PRIORITY
+
+/**
+ * How many fetches that nobody waits for run at once, beside the threads that answer. None of them starts while somebody
+ * waits, so that a wait is never longer than what is on its way already.
+ */
+const BACKGROUND_IN_FLIGHT_MAX = 2
 
 const IDLE_TIMEOUT_MS = 30_000
 
@@ -18,12 +24,15 @@ export interface Waiting {
   readonly sinceMs: number
 }
 
+type Answer<Name extends ShareTaskName> = { ok: ShareTaskOutput<Name> } | { error: PlainError }
+
 export class SharePool {
   readonly counters = { fetchedBytes: 0, fetchedBlocks: 0, shareErrors: 0 }
   readonly vmPath: string
   readonly #threads: number
   #pool: Piscina | undefined
   readonly #queue: PQueue
+  readonly #background = new PQueue({ concurrency: BACKGROUND_IN_FLIGHT_MAX })
   #closed = false
   readonly #running = new Map<symbol, { what: string; startedMs: number }>()
 
@@ -31,26 +40,49 @@ export class SharePool {
     this.vmPath = vmPath
     this.#threads = options.threads
     this.#queue = new PQueue({ concurrency: options.threads })
+    this.#queue.on('active', () => this.#background.pause())
+    this.#queue.on('idle', () => this.#background.start())
   }
 
-  /** Runs one task; `what` describes it for people ("block 7 of disk.vmdk"). Rejects with the task's IsrfsError. */
+  /**
+   * Runs one task; `what` describes it for people ("block 7 of disk.vmdk"). Rejects with the task's IsrfsError. While the
+   * task waits in the queue, `turn` lets it overtake.
+   */
   async run<Name extends ShareTaskName>(
     name: Name,
     input: ShareTaskInput<Name>,
-    options: { readonly priority?: Priority; readonly what?: string } = {}
+    options: { readonly priority?: Priority; readonly what?: string; readonly turn?: Turn } = {}
   ): Promise<ShareTaskOutput<Name>> {
+    const { priority = 'lease', what = name, turn = new Turn(priority) } = options
     const id = Symbol(name)
-    this.#running.set(id, { what: options.what ?? name, startedMs: Date.now() })
+    const isWaitedFor = (): boolean => !isBackground(turn.priority)
     try {
-      const answer = (await this.#queue.add(() => this.#started().run({ name, input }), {
-        priority: PRIORITY[options.priority ?? 'lease']
-      })) as { ok: ShareTaskOutput<Name> } | { error: PlainError } // what share-worker.ts returns for this name
+      const answer = await new Promise<Answer<Name>>((resolve, reject) => {
+        let begun = false
+        const begin = async (): Promise<void> => {
+          if (begun) return // it was raised, and has had its turn
+          begun = true
+          try {
+            resolve((await this.#started().run({ name, input })) as Answer<Name>) // what share-worker.ts returns for this name
+          } catch (error) {
+            reject(error instanceof Error ? error : new Error(String(error)))
+          }
+        }
+        const enqueue = (): void => {
+          const queue = isWaitedFor() ? this.#queue : this.#background
+          if (isWaitedFor()) this.#running.set(id, { what, startedMs: Date.now() })
+          void queue.add(begin, { priority: PRIORITY[turn.priority] })
+        }
+        turn.onRaised(enqueue)
+        enqueue()
+      })
       if ('error' in answer) throw fromPlainError(answer.error)
       return answer.ok
     } catch (error) {
       if (error instanceof IsrfsError && error.code === 'SHARE') this.counters.shareErrors++
       throw error
     } finally {
+      turn.onRaised(() => undefined)
       this.#running.delete(id)
     }
   }
@@ -72,10 +104,20 @@ export class SharePool {
     return [...this.#running.values()].map(({ what, startedMs }) => ({ what, sinceMs: now - startedMs }))
   }
 
+  /** Tasks that threads work on, and those that wait: because somebody waits for them, and in the background. */
+  queues(): { readonly running: number; readonly demand: number; readonly background: number } {
+    return {
+      running: this.#queue.pending + this.#background.pending,
+      demand: this.#queue.size,
+      background: this.#background.size
+    }
+  }
+
   /** Ends the threads. One that hangs in the kernel cannot be ended: the caller decides how long it waits. */
   async close(): Promise<void> {
     this.#closed = true
     this.#queue.clear()
+    this.#background.clear()
     await this.#pool?.destroy()
   }
 
@@ -83,10 +125,36 @@ export class SharePool {
     this.#pool ??= new Piscina({
       filename: new URL('./share-worker.js', import.meta.url).href,
       minThreads: 1,
-      maxThreads: this.#threads,
+      maxThreads: this.#threads + BACKGROUND_IN_FLIGHT_MAX,
       idleTimeout: IDLE_TIMEOUT_MS,
       workerData: { vmPath: this.vmPath }
     })
     return this.#pool
   }
+}
+
+/** The place of a task in the queue: somebody who begins to wait for it may raise it. */
+export class Turn {
+  priority: Priority
+  #enqueue: (() => void) | undefined
+
+  constructor(priority: Priority) {
+    this.priority = priority
+  }
+
+  /** For the queue: what puts the task in again, at its new place. */
+  onRaised(enqueue: () => void): void {
+    this.#enqueue = enqueue
+  }
+
+  /** Has no effect when the priority is that high already, or when the task runs. */
+  raise(priority: Priority): void {
+    if (PRIORITY[priority] <= PRIORITY[this.priority]) return
+    this.priority = priority
+    this.#enqueue?.()
+  }
+}
+
+function isBackground(priority: Priority): boolean {
+  return PRIORITY[priority] < PRIORITY.readahead
 }

@@ -20,6 +20,7 @@ import {
   readNewestGeneration
 } from '../format/generations.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
+import { type Profile, readProfile, writeProfile } from '../format/profile.js'
 import { readVmDescriptor, type VmDescriptor } from '../format/vm.js'
 import {
   acquireLease,
@@ -28,9 +29,10 @@ import {
   type HeldLease,
   type LeaseHolder,
   leaseStillHeld,
+  noteOnLease,
   releaseLease
 } from '../share/lease.js'
-import { beatPin, createPin, type Pin, removePin, removeSessionPins } from '../share/pin.js'
+import { beatPin, createPin, type Pin, pinBase, removePin, removeSessionPins } from '../share/pin.js'
 import type { Share } from '../share/share.js'
 
 /** blocks in one read of the share: 1 MiB */
@@ -68,12 +70,23 @@ export const shareTasks = {
   branch: (share: Share, input: { name: string }): PublishedBranch => readBranch(share, input.name),
   digestOf: (share: Share, input: { number: number }): string | undefined =>
     digestOfGeneration(share, toGeneration(input.number)),
+  profile: (share: Share, input: { generation: number }): Profile | undefined => readProfile(share, input.generation),
+  writeProfile: (share: Share, input: { generation: number; profile: Profile }): void => {
+    writeProfile(share, input.generation, input.profile)
+  },
   findSession: (share: Share, input: { sessionId: string; above: number }): FoundSession | undefined =>
     findSession(share, input.sessionId, input.above),
   acquireLease: (share: Share, input: { holder: LeaseHolder }): HeldLease => acquireLease(share, input.holder),
   leaseStillHeld: (share: Share, input: { held: Lease }): boolean => leaseStillHeld(share, input.held),
   beatLease: (share: Share, input: { held: Lease; beats: number }): boolean =>
     beatLease(share, input.held, input.beats),
+  noteOnLease: (share: Share, input: { held: Lease; generation: GenerationReference }): void => {
+    noteOnLease(share, input.held, input.generation)
+  },
+  /** keeps the base of a session that has published past it */
+  pinBase: (share: Share, input: { holder: LeaseHolder; leaseNumber: number; generation: number }): void => {
+    pinBase(share, input.holder, input.leaseNumber, input.generation)
+  },
   releaseLease: (share: Share, input: { held: Lease; generation: GenerationReference | null }): void => {
     releaseLease(share, input.held, input.generation)
   },

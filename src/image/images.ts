@@ -11,6 +11,7 @@
  * 5. When such a write fails after all (a broken disk), every later fsync of its file fails, also in later mounts.
  */
 import path from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { countBits, getBit, setBit } from '../base/bits.js'
 import { errnoOf, FailedError, messageOf, PosixError } from '../base/errors.js'
 import {
@@ -26,16 +27,29 @@ import {
 import { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
 import { EarlyUpload } from '../commit/early-upload.js'
+import { Trickle } from '../commit/trickle.js'
 import { type BlockKeeper, type BlockRequest, Fetcher, isDamage, withRetries } from '../fetch/fetcher.js'
 import type { SharePool, Waiting } from '../fetch/share-pool.js'
 import type { BlockPlace } from '../format/place.js'
+import type { Profile } from '../format/profile.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
 import { findDataOrHole } from './extents.js'
-import { fillFromLayers, type HeldBlock, type HeldBlocks } from './layers.js'
+import { FetchAhead } from './fetch-ahead.js'
+import {
+  fillFromLayers,
+  type HeldBlock,
+  type HeldBlocks,
+  type OnAheadRead,
+  READ_SOURCES,
+  type ReadSource
+} from './layers.js'
+import { mergeProfile } from './merge-profile.js'
 import type { FileImage, MayGiveUp } from './port.js'
-import { Readahead } from './readahead.js'
+import { Replay } from './replay.js'
+import type { SharedRegions } from './shared-regions.js'
 import { Space } from './space.js'
+import { warm, type WarmProgress } from './warm.js'
 
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
@@ -47,8 +61,12 @@ export interface ImagesOptions {
   readonly session: Session
   readonly cache: Cache
   readonly pool: SharePool
+  /** where threads find what they may answer by themselves; undefined: there are none */
+  readonly shared?: SharedRegions | undefined
   /** where changes may go before the suspend when they fill the client's disk; undefined: nowhere */
   readonly uploadTo?: string | undefined
+  /** send changes that are quiet there while the guest runs, too */
+  readonly trickle?: boolean
   /** kept free on the client's disk for writes that the kernel has already accepted */
   readonly headroomBytes?: number
   /** the kernel keeps writes in its cache: the program that wrote was told of success long ago */
@@ -63,16 +81,25 @@ export interface ImagesOptions {
 
 export class Images implements FileImage {
   readonly maps: BaseMaps
+  readonly ahead: FetchAhead
   readonly counters = { readBytes: 0, writtenBytes: 0, damagedBlocks: 0, heldWrites: 0, failedWrites: 0 }
   readonly #session: Session
   readonly #cache: Cache
   readonly #pool: SharePool
   readonly #fetcher: Fetcher
-  readonly #readahead = new Readahead()
   readonly #options: ImagesOptions
+  /** pending while writes are held for a checkpoint */
+  #gate: Promise<void> | undefined
+  /** a checkpoint sends what the trickle would */
+  trickleIsPaused: () => boolean = () => false
   readonly #held = new Map<symbol, { what: string; startedMs: number }>()
   readonly #space: Space
   readonly #upload: EarlyUpload | undefined
+  readonly #trickle: Trickle | undefined
+  readonly #replay: Replay
+  #profile: Profile | undefined
+  readonly #served = new Float64Array(READ_SOURCES.length)
+  readonly #onAheadRead: OnAheadRead = (...read) => this.ahead.noteRead(...read)
 
   constructor(options: ImagesOptions) {
     this.#options = options
@@ -80,6 +107,13 @@ export class Images implements FileImage {
     this.#cache = options.cache
     this.#pool = options.pool
     this.#fetcher = new Fetcher(options.pool, this.#keeper())
+    this.ahead = new FetchAhead({
+      cache: options.cache,
+      fetcher: this.#fetcher,
+      requests: (inode, blocks) => this.#requests(inode, blocks),
+      onMarked: (inode, block) => options.shared?.review(inode, block)
+    })
+    this.#replay = new Replay(options.session, this.ahead)
     const sessionDirectory = path.dirname(options.session.regionPath(ROOT_INODE, 0))
     this.#space = new Space(sessionDirectory, options.cache, options.headroomBytes)
     this.maps = new BaseMaps(async (place) => {
@@ -93,29 +127,47 @@ export class Images implements FileImage {
     })
     this.#upload = options.uploadTo === undefined ? undefined : this.#createUpload(options.uploadTo)
     if (this.#upload !== undefined) this.#space.useUpload(this.#upload)
+    this.#trickle =
+      options.uploadTo === undefined || options.trickle !== true ? undefined : this.#createTrickle(options.uploadTo)
   }
 
-  /** Bytes that were sent to the share because the client's disk was full. */
+  /** Bytes that were sent to the share before the suspend. */
   get uploadedBytes(): number {
-    return this.#upload?.sentBytes ?? 0
+    return (this.#upload?.sentBytes ?? 0) + this.trickledBytes
+  }
+
+  /** Of these, those of changes that were quiet for a while. */
+  get trickledBytes(): number {
+    return this.#trickle?.sentBytes ?? 0
+  }
+
+  /** Bytes that were read, by where they were when they were asked for. */
+  servedBytes(source: ReadSource): number {
+    return this.#served[READ_SOURCES.indexOf(source)] ?? 0
   }
 
   /** From now on the session is changed by requests only. */
   stop(): void {
     this.#upload?.stop()
+    this.#trickle?.stop()
+    this.#replay.stop()
+    this.#options.shared?.stop()
   }
 
   read(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): number | Promise<number> {
     const length = Math.min(into.length, inode.sizeBytes - offset)
     if (length <= 0) return 0
     this.counters.readBytes += length
-    const missing = this.#fill(inode, into.subarray(0, length), offset, undefined)
-    return missing.length === 0 ? length : this.#readAbsent(inode, into, offset, mayGiveUp)
+    const missing = this.#fill(inode, into.subarray(0, length), offset, undefined, this.#served)
+    if (missing.length > 0) return this.#readAbsent(inode, into, offset, mayGiveUp)
+    this.#options.shared?.offer(inode, offset, length)
+    return length
   }
 
   write(inode: Inode, bytes: Buffer, offset: number): number | Promise<number> {
     if (bytes.length === 0) return 0
     this.counters.writtenBytes += bytes.length
+    if (this.#gate !== undefined) return this.#writeLater(inode, bytes, offset)
     try {
       const missing = this.#tryWriteOrHold(inode, bytes, offset)
       if (missing === undefined) return bytes.length
@@ -123,6 +175,20 @@ export class Images implements FileImage {
       throw this.#failedWrite(inode, error)
     }
     return this.#writeLater(inode, bytes, offset)
+  }
+
+  /**
+   * From now on writes wait (and never fail for it), until the returned function is called. This only keeps the guest
+   * from changing more: state at one instant is whatever one synchronous step sees.
+   */
+  holdWrites(): () => void {
+    let letGo: () => void = () => undefined
+    const gate = new Promise<void>((resolve) => (letGo = resolve))
+    this.#gate = gate
+    return () => {
+      if (this.#gate === gate) this.#gate = undefined
+      letGo()
+    }
   }
 
   truncate(inode: Inode, sizeBytes: number): void {
@@ -215,6 +281,28 @@ export class Images implements FileImage {
     return Math.min(this.totalBytes(), this.#cache.bytes + this.#session.namespace.dirtyPages * PAGE_BYTES)
   }
 
+  /** Fetches everything that this mount may need from the share. Rejects when the cache cannot hold it (image/warm.ts). */
+  warm(onProgress: (progress: WarmProgress) => void, isStopped: () => boolean): Promise<WarmProgress> {
+    return warm(
+      { session: this.#session, cache: this.#cache, maps: this.maps, ahead: this.ahead },
+      onProgress,
+      isStopped
+    )
+  }
+
+  /** Fetches what an earlier resume has read, ahead of this one. Never rejects. */
+  async replay(profile: Profile): Promise<void> {
+    this.#profile = profile
+    await this.#replay.run(profile)
+  }
+
+  /** The order of first reads for the next mount; undefined when nothing of it is new. */
+  nextProfile(): Profile | undefined {
+    if (this.ahead.touches.count === 0) return undefined
+    const next = mergeProfile(this.#profile, this.ahead.touches)
+    return isDeepStrictEqual(next.runs, this.#profile?.runs) ? undefined : next
+  }
+
   #createUpload(vmPath: string): EarlyUpload {
     return new EarlyUpload({
       vmPath,
@@ -227,6 +315,19 @@ export class Images implements FileImage {
         for (const block of blocks)
           this.#cache.forget(inode.id, Math.floor(block / BLOCKS_PER_REGION), block % BLOCKS_PER_REGION)
       }
+    })
+  }
+
+  #createTrickle(vmPath: string): Trickle {
+    return new Trickle({
+      vmPath,
+      session: this.#session,
+      cache: this.#cache,
+      maps: this.maps,
+      isBusy: () =>
+        this.#pool.waiting().length > 0 || this.#options.isShareSilent?.() === true || this.trickleIsPaused(),
+      bring: (inode, blocks) => this.ahead.bring(inode, blocks, 'warm'),
+      onWarning: (message) => this.#options.onWarning(message)
     })
   }
 
@@ -246,8 +347,14 @@ export class Images implements FileImage {
     }
   }
 
-  #fill(inode: Inode, into: Buffer, offset: number, held: HeldBlocks | undefined): number[] {
-    return fillFromLayers(inode, into, offset, { session: this.#session, cache: this.#cache, held })
+  #fill(inode: Inode, into: Buffer, offset: number, held: HeldBlocks | undefined, served?: Float64Array): number[] {
+    return fillFromLayers(inode, into, offset, {
+      session: this.#session,
+      cache: this.#cache,
+      held,
+      onAheadRead: this.#onAheadRead,
+      served
+    })
   }
 
   async #readAbsent(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): Promise<number> {
@@ -256,7 +363,10 @@ export class Images implements FileImage {
       const length = Math.min(into.length, inode.sizeBytes - offset)
       if (length <= 0) return 0
       const missing = this.#fill(inode, into.subarray(0, length), offset, held)
-      if (missing.length === 0) return length
+      if (missing.length === 0) {
+        this.#options.shared?.offer(inode, offset, length)
+        return length
+      }
       const isMixed = length > PAGE_BYTES && missing.length < blocksIn(offset, length)
       await this.#obtainPatiently(inode, missing, held, isMixed, mayGiveUp)
     }
@@ -296,8 +406,8 @@ export class Images implements FileImage {
       const requests = await this.#requests(inode, blocks)
       const what = `${inode.name === '' ? 'a deleted file' : inode.name}, block ${String(blocks[0])}`
       const fetched = this.#fetcher.fetch(requests, 'demand', what)
-      const last = blocks.at(-1) ?? 0
-      void this.#readFurther(inode, last, this.#readahead.afterMiss(inode.id, blocks[0] ?? 0, last))
+      this.ahead.noteMiss(inode, blocks)
+      this.#replay.noteMiss(inode)
       for (const [index, request] of requests.entries()) {
         const plain = await fetched[index]
         const isUploaded = inode.uploaded.get(request.block)?.place === request.place
@@ -305,21 +415,6 @@ export class Images implements FileImage {
       }
     } catch (error) {
       throw this.#asAnswer(error, inode)
-    }
-  }
-
-  async #readFurther(inode: Inode, afterBlock: number, count: number): Promise<void> {
-    if (count === 0) return
-    const end = Math.min(Math.ceil(inode.baseLimitBytes / BLOCK_BYTES), afterBlock + 1 + count)
-    const blocks: number[] = []
-    for (let block = afterBlock + 1; block < end; block++) {
-      const region = this.#cache.region(inode.id, Math.floor(block / BLOCKS_PER_REGION))
-      if (!getBit(region.present, block % BLOCKS_PER_REGION)) blocks.push(block)
-    }
-    try {
-      void this.#fetcher.fetch(await this.#requests(inode, blocks), 'readahead', 'readahead') // kept by the cache
-    } catch {
-      // whoever reads these blocks will see the error
     }
   }
 
@@ -396,11 +491,16 @@ export class Images implements FileImage {
   async #writeLater(inode: Inode, bytes: Buffer, offset: number): Promise<number> {
     const id = Symbol('write')
     const held = new Map<number, HeldBlock>()
+    const what = `write to ${inode.name} at byte ${String(offset)}`
     try {
       for (;;) {
+        if (this.#gate !== undefined) {
+          this.#held.set(id, { what, startedMs: Date.now() })
+          await this.#gate
+          continue
+        }
         const missing = this.#tryWriteOrHold(inode, bytes, offset, held)
         if (missing === undefined) return bytes.length
-        const what = `write to ${inode.name} at byte ${String(offset)}`
         if (!this.#held.has(id)) this.#held.set(id, { what, startedMs: Date.now() })
         if (missing.length > 0) await this.#obtain(inode, missing, held)
         else await new Promise((resolve) => setTimeout(resolve, HELD_WRITE_RETRY_MS))

@@ -4,7 +4,7 @@
  */
 import { getBit } from '../base/bits.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES } from '../base/units.js'
-import type { Cache } from '../cache/cache.js'
+import type { Cache, CachedRegion } from '../cache/cache.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Inode } from '../session/namespace-types.js'
 
@@ -22,18 +22,29 @@ export interface HeldBlock {
   readonly place: BlockPlace | undefined
 }
 
+/** Told when blocks that were fetched ahead are read: blocks first..last of a region. */
+export type OnAheadRead = (inode: Inode, index: number, region: CachedRegion, first: number, last: number) => void
+
+/** Where bytes were when somebody asked for them. */
+export const READ_SOURCES = ['session', 'zero', 'cache', 'share'] as const
+export type ReadSource = (typeof READ_SOURCES)[number]
+
+export interface Layers {
+  readonly session: ModifiedLayer
+  readonly cache: Cache
+  readonly held: HeldBlocks | undefined
+  readonly onAheadRead: OnAheadRead
+  /** counts of bytes in the order of READ_SOURCES; undefined: this is not the first look for them */
+  readonly served: Float64Array | undefined
+}
+
 type Source = 'session' | 'zero' | 'cache' | 'held' | 'missing'
 
 /**
  * Fills `into` with the file's bytes from `offset` (all below the file's size). Returns the blocks of the base that
  * are absent, in ascending order; the bytes are complete only when there are none.
  */
-export function fillFromLayers(
-  inode: Inode,
-  into: Buffer,
-  offset: number,
-  layers: { readonly session: ModifiedLayer; readonly cache: Cache; readonly held: HeldBlocks | undefined }
-): number[] {
+export function fillFromLayers(inode: Inode, into: Buffer, offset: number, layers: Layers): number[] {
   const missing: number[] = []
   const end = offset + into.length
   let position = offset
@@ -49,7 +60,7 @@ export function fillFromLayers(
         part.fill(0)
         break
       case 'cache':
-        if (!layers.cache.read(inode.id, Math.floor(position / REGION_BYTES), part, position % REGION_BYTES)) continue
+        if (!readCached(inode, part, position, layers)) continue
         break
       case 'held': {
         const block = layers.held?.get(Math.floor(position / BLOCK_BYTES))
@@ -62,9 +73,29 @@ export function fillFromLayers(
         break
       }
     }
+    if (layers.served !== undefined) count(layers.served, source, part.length)
     position = runEnd
   }
   return missing
+}
+
+const SERVED_AT = { session: 0, zero: 1, cache: 2, held: 3, missing: 3 } as const
+
+function count(served: Float64Array, source: Source, bytes: number): void {
+  const at = SERVED_AT[source]
+  served[at] = (served[at] ?? 0) + bytes
+}
+
+/** A run from the cache lies in one region. */
+function readCached(inode: Inode, part: Buffer, position: number, { cache, onAheadRead }: Layers): boolean {
+  const index = Math.floor(position / REGION_BYTES)
+  const offset = position % REGION_BYTES
+  const region = cache.region(inode.id, index)
+  if (region.ahead !== undefined) {
+    const last = Math.floor((offset + part.length - 1) / BLOCK_BYTES)
+    onAheadRead(inode, index, region, Math.floor(offset / BLOCK_BYTES), last)
+  }
+  return cache.read(inode.id, index, part, offset)
 }
 
 function sourceOf(inode: Inode, position: number, cache: Cache, held: HeldBlocks | undefined): Source {

@@ -65,6 +65,22 @@ test('a block that is being fetched is not fetched again: everyone waits for the
   await pool.close()
 })
 
+test('a block that somebody begins to wait for overtakes what is fetched in the background', async (t) => {
+  const { fetcher, requests, pool } = await setUp()
+  const order: number[] = []
+  const each = requests.map((request) => fetcher.fetch([request], 'warm', 'test'))
+  for (const [index, [block]] of each.entries()) void block?.then(() => order.push(index))
+  t.deepEqual(pool.waiting(), [], 'nobody waits for the background')
+  const last = requests.length - 1
+  const [wanted] = fetcher.fetch(requests.slice(last), 'demand', 'test')
+  t.is(pool.waiting().length, 1)
+  await wanted
+  await Promise.all(each.flat())
+  t.is(pool.counters.fetchedBlocks, requests.length, 'none was fetched twice')
+  t.true(order.indexOf(last) < 4, `its turn was ${String(order.indexOf(last))}`)
+  await pool.close()
+})
+
 test('a damaged block rejects for itself and its neighbours arrive; a missing chunk is damage, not absence', async (t) => {
   const { pool, fetcher, requests, root } = await setUp()
   const [, , third] = requests
