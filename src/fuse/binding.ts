@@ -1,11 +1,13 @@
 /**
- * The transport over the npm binding `fuse-native` (libfuse 3's high-level interface). The only module that knows it;
- * native-notes/fuse-binding.md has the measurements behind the options.
+ * The transport over the npm binding `fuse-native` (libfuse 3's high-level interface). The only module that knows it, and
+ * the package is optional: `mount-scripts/setup --binding` adds it where npm leaves it out. native-notes/fuse-binding.md
+ * has the measurements behind the options.
  *
  * Order of an end: sync and fusermount3 -u (daemon/) -> DESTROY, `ended` -> drained() -> close(). The binding itself
  * answers requests that still run with EIO when the mount ends; drained() waits for what they do, not for the answer.
  */
-import Fuse from 'fuse-native'
+import { createRequire } from 'node:module'
+import type Fuse from 'fuse-native'
 import path from 'node:path'
 import { FailedError, messageOf } from '../base/errors.js'
 import { tuneMount } from './kernel-tuning.js'
@@ -30,8 +32,9 @@ export function createBindingTransport(tree: FileSystem, options: TransportOptio
 
 class BindingTransport implements Transport {
   readonly ended: Promise<void>
+  readonly threadsWait = false
   readonly #tree: FileSystem
-  readonly #fuse: FuseWithOptions
+  readonly #fuse: WithExtraOptions
   readonly #running: RunningOperations
   readonly #mountpoint: string
   #resolveEnded: () => void = () => undefined
@@ -41,9 +44,10 @@ class BindingTransport implements Transport {
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve))
     this.#tree = tree
     this.#mountpoint = path.resolve(options.mountpoint)
-    this.#running = new RunningOperations(options.onError)
+    this.#running = new RunningOperations(options.onError, options.times)
     const operations = createOperations(tree, this.#running, () => this.#fuse.context() ?? { uid: 0, gid: 0 })
     const isRoot = process.getuid?.() === 0
+    const FuseWithOptions = extendBinding(loadBinding())
     this.#fuse = new FuseWithOptions(
       this.#mountpoint,
       {
@@ -123,14 +127,36 @@ interface WithOptionString {
   _fuseOptions(): string
 }
 
-/** The binding refuses mount options that it does not know, such as `ro`. */
-class FuseWithOptions extends Fuse {
-  readonly extraOptions: string[] = []
+type WithExtraOptions = Fuse & { readonly extraOptions: string[] }
 
-  _fuseOptions(): string {
-    // its type declarations leave out what is not public
-    const prototype = Fuse.prototype as unknown as WithOptionString
-    return [prototype._fuseOptions.call(this), ...this.extraOptions].join(',')
+/** Throws FailedError where the package is not installed. */
+function loadBinding(): typeof Fuse {
+  try {
+    return createRequire(import.meta.url)('fuse-native') as typeof Fuse
+  } catch (error) {
+    throw new FailedError(`the FUSE binding is not installed, or does not fit this Node.js: ${firstLine(error)}`, {
+      hint: 'use --transport direct, or add the binding: sh mount-scripts/setup --binding',
+      cause: error
+    })
+  }
+}
+
+function firstLine(error: unknown): string {
+  return messageOf(error).split('\n', 1)[0] ?? ''
+}
+
+/** The binding refuses mount options that it does not know, such as `ro`. */
+function extendBinding(
+  binding: typeof Fuse
+): new (...settings: ConstructorParameters<typeof Fuse>) => WithExtraOptions {
+  return class extends binding {
+    readonly extraOptions: string[] = []
+
+    _fuseOptions(): string {
+      // its type declarations leave out what is not public
+      const prototype = binding.prototype as unknown as WithOptionString
+      return [prototype._fuseOptions.call(this), ...this.extraOptions].join(',')
+    }
   }
 }
 

@@ -4,6 +4,7 @@ import { PosixError } from '../base/errors.js'
 const ERRNO = {
   EPERM: 1,
   ENOENT: 2,
+  EINTR: 4,
   EIO: 5,
   ENXIO: 6,
   EBADF: 9,

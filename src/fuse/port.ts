@@ -3,6 +3,7 @@
  * calls and PosixErrors into errno; it keeps no file system state but what its kernel interface forces on it.
  */
 import type { Tree } from '../tree/tree.js'
+import type { OperationTimes } from './operation-times.js'
 
 /** The requests a transport may make. Structural, so that a test can serve something smaller. */
 export type FileSystem = Pick<
@@ -34,10 +35,14 @@ export type FileSystem = Pick<
   | 'fsyncdir'
   | 'statfs'
   | 'isOpen'
+  | 'remember'
+  | 'forget'
 >
 
 /** Something that is not an answer to a program: a defect, or damage behind an EIO. */
 export type ErrorListener = (error: unknown, operation: string) => void
+
+export type TransportName = 'binding' | 'direct'
 
 export interface TransportOptions {
   readonly mountpoint: string
@@ -47,6 +52,10 @@ export interface TransportOptions {
   /** shown as the mount's source */
   readonly vmName: string
   readonly onError: ErrorListener
+  /** told of every request */
+  readonly times?: OperationTimes
+  /** what the direct transport's threads may answer reads from (base/region-table.ts) */
+  readonly shared?: { readonly table: Int32Array; readonly counters: Float64Array } | undefined
 }
 
 export interface Transport {
@@ -54,6 +63,8 @@ export interface Transport {
   mount(): Promise<void>
   /** Resolves when the kernel has ended the mount (DESTROY): no request comes any more. */
   readonly ended: Promise<void>
+  /** Whether threads wait in the kernel: then process.exit() would wait for them for ever. */
+  readonly threadsWait: boolean
   /** Resolves when no operation is running. After `ended` it stays so. */
   drained(): Promise<void>
   /**

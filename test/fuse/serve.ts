@@ -1,8 +1,9 @@
 /**
- * The serving process of the mount tests: a tree in memory behind the binding. Reports on standard output, line by
- * line, and ends when the kernel has ended the mount. Arguments: mountpoint and any of writeback, read-only, async, others.
+ * The serving process of the mount tests: a tree in memory behind a transport. Reports on standard output, line by
+ * line, and ends when the kernel has ended the mount. Arguments: mountpoint and any of direct, writeback, read-only, async, others.
  */
 import { createBindingTransport } from '../../src/fuse/binding.js'
+import { createDirectTransport } from '../../src/fuse/direct/transport.js'
 import { Tree } from '../../src/tree/tree.js'
 import { MemoryImage, MemorySession } from '../tree/stand-in.js'
 
@@ -14,7 +15,8 @@ const readOnly = words.includes('read-only')
 const writeback = words.includes('writeback')
 
 const tree = new Tree(session, image, { readOnly, writeback })
-const transport = createBindingTransport(tree, {
+const create = words.includes('direct') ? createDirectTransport : createBindingTransport
+const transport = create(tree, {
   mountpoint,
   readOnly,
   allowOther: words.includes('others'),

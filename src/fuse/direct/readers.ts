@@ -1,0 +1,98 @@
+/**
+ * The reader threads, seen from the owner: starts them, serves what they hand over, and gets them to end.
+ *
+ * `ended` resolves when every reader has ended and everything they handed over was begun. While a reader waits in the
+ * kernel, process.exit() waits for it for ever: end the mount first, or use stop(), or SIGKILL.
+ */
+import { once } from 'node:events'
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import { THREADS_MAX } from '../../base/thread-counters.js'
+import type { Message } from './answers.js'
+import { RequestQueue, SLOTS_PER_READER } from './request-queue.js'
+import type { SharedState } from './thread-answers.js'
+
+const READERS_MIN = 2
+const READERS = Math.max(READERS_MIN, Math.min(THREADS_MAX, availableParallelism()))
+/** after so many requests other events have their turn */
+const REQUESTS_PER_TURN = 64
+
+export interface ReaderData {
+  readonly descriptor: number
+  readonly memory: SharedArrayBuffer
+  readonly reader: number
+  readonly readers: number
+  /** what threads may answer themselves from; undefined: nothing */
+  readonly shared: SharedState | undefined
+}
+
+/**
+ * Serves one request. The promise, when there is one, says when its bytes are not needed any more; with `mayKeep` false
+ * there must be none.
+ */
+export type Serve = (request: Message, lengthBytes: number, mayKeep: boolean) => Promise<unknown> | undefined
+
+export class Readers {
+  readonly ended: Promise<void>
+  readonly #queue = new RequestQueue(READERS)
+  readonly #serve: Serve
+  #kept = 0
+  #running = READERS
+
+  constructor(descriptor: number, serve: Serve, shared?: SharedState) {
+    this.#serve = serve
+    const threads = Array.from({ length: READERS }, (_, reader) => this.#start(descriptor, reader, shared))
+    this.ended = Promise.all(threads).then(() => this.#drainAll())
+  }
+
+  get haveEnded(): boolean {
+    return this.#running === 0
+  }
+
+  /** From now on a reader ends after its next request. */
+  stop(): void {
+    this.#queue.stop()
+  }
+
+  async #start(descriptor: number, reader: number, shared: SharedState | undefined): Promise<void> {
+    const workerData: ReaderData = { descriptor, memory: this.#queue.memory, reader, readers: READERS, shared }
+    const thread = new Worker(new URL('./reader.js', import.meta.url), { workerData })
+    thread.on('message', () => this.#drain())
+    thread.on('error', (error) => {
+      throw error // a defect: what the thread had in its hands would never be answered
+    })
+    await once(thread, 'exit')
+    this.#running--
+  }
+
+  #drain(): void {
+    for (let count = 0; count < REQUESTS_PER_TURN; count++) {
+      const slot = this.#queue.next()
+      if (slot !== undefined) this.#serveSlot(slot)
+      else if (this.#queue.fallAsleep()) return
+    }
+    setImmediate(() => this.#drain())
+  }
+
+  #drainAll(): void {
+    for (let slot = this.#queue.next(); slot !== undefined; slot = this.#queue.next()) this.#serveSlot(slot)
+  }
+
+  #serveSlot(slot: number): void {
+    const request = this.#queue.slots[slot]
+    if (request === undefined) return
+    // Requests that wait must not hold every slot of a reader: it would not read the next one.
+    const mayKeep = this.#kept < SLOTS_PER_READER / 2
+    const kept = this.#serve(request, this.#queue.lengthOf(slot), mayKeep)
+    if (kept === undefined) {
+      this.#queue.release(slot)
+      return
+    }
+    this.#kept++
+    const release = (): void => {
+      this.#kept--
+      this.#queue.release(slot)
+    }
+    kept.then(release, release)
+  }
+}
