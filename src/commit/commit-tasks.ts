@@ -4,16 +4,19 @@
  * Buffers again by what needs them, or by CommitPool on the way back).
  */
 import { IntegrityError, messageOf } from '../base/errors.js'
+import { toGeneration } from '../base/units.js'
 import { readMapObject } from '../cache/map-object.js'
 import { decodeBlock, decodeObject } from '../format/block-codec.js'
 import { chunkName, readStored, writeObjects } from '../format/chunk.js'
 import {
+  digestOfGeneration,
   findSession,
   type FoundSession,
   publishBranch,
   type PublishedBranch,
   publishGeneration,
   type PublishedGeneration,
+  readGeneration,
   readNewestGeneration
 } from '../format/generations.js'
 import type { Manifest } from '../format/manifest.js'
@@ -58,6 +61,10 @@ export const commitTasks = {
   },
   freeBytes: (share: Share): number => share.freeBytes(),
   newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
+  digestOf: (share: Share, input: { number: number }): string | undefined =>
+    digestOfGeneration(share, toGeneration(input.number)),
+  generation: (share: Share, input: { number: number }): PublishedGeneration =>
+    readGeneration(share, toGeneration(input.number)),
   findSession: (share: Share, input: { sessionId: string; above: number }): FoundSession | undefined =>
     findSession(share, input.sessionId, input.above),
   leaseStillHeld: (share: Share, input: { held: Lease }): boolean => leaseStillHeld(share, input.held),

@@ -9,7 +9,8 @@
  *    it whole, and the next try sends only what has no durable, recorded place.
  *    After that nothing fails: a published session is dropped by the next mount, which finds its id in the manifest,
  *    so whatever can be wrong with its chunks has to be found before.
- * 2. No generation is published unless the lease is still held and the newest generation is exactly the session's base.
+ * 2. No generation is published unless the lease is still held and the newest generation is exactly the session's base, or
+ *    a checkpoint that the session itself has published.
  *    A session that may not make the next generation any more becomes a branch of the VM instead: nothing is lost.
  * 3. A block that equals its base or is zero sends nothing.
  */
@@ -24,7 +25,8 @@ import { MANIFEST_FORMAT, MANIFEST_VERSION } from '../format/manifest.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
-import type { HeldLease } from '../share/lease.js'
+import type { GenerationReference, HeldLease } from '../share/lease.js'
+import { checkSent, refuseLoss, SPACE_TO_COMMIT_BYTES, syncSession } from './before-publish.js'
 import { CommitPool } from './commit-pool.js'
 import {
   contentMayDiffer,
@@ -40,13 +42,11 @@ import { type BlockSource, UNIT_BLOCKS_MAX } from './encode.js'
 import { manifestEntries, sameEntries } from './manifest-of.js'
 import { type FileMap, rewriteMap } from './map-rewrite.js'
 import { isStaleLock } from './stale-locks.js'
+import { findSuccession, referenceTo, type Succession } from './succession.js'
 
 const UNITS_IN_FLIGHT = 2
-const PLACES_PER_CHECK = 1024
 /** no estimate of a commit's size counts on better compression */
 const RATIO_MAX = 16
-/** what a full disk needs to end a session: a barrier in its journal, the records of what was sent */
-const SPACE_TO_COMMIT_BYTES = 16 * 1024 * 1024
 
 export interface CommitProgress {
   readonly phase: 'upload' | 'maps' | 'verify' | 'publish' | 'cache'
@@ -78,6 +78,8 @@ export interface CommitResult {
   readonly published: PublishedGeneration | undefined
   /** where the work is, when another client has made the next generation, and why */
   readonly branch: { readonly published: PublishedBranch; readonly why: string } | undefined
+  /** what the session's next generation follows, or would have followed */
+  readonly head: GenerationReference
   readonly changedBytes: number
   readonly sentBytes: number
 }
@@ -123,9 +125,9 @@ class Commit {
 
   async run(): Promise<CommitResult> {
     const { session, base } = this.#options
-    this.#refuseLoss()
-    await this.#syncSession()
-    let lost = await this.#whyLost()
+    refuseLoss(this.#options)
+    await syncSession(this.#options)
+    let succession = await this.#succession()
     const files = [...session.namespace.inodes()].filter(
       (inode) => inode.type === 'file' && inode.parent !== 0 && contentMayDiffer(inode)
     )
@@ -137,32 +139,50 @@ class Commit {
     const isLock = (name: string, inode: Inode): boolean => isStaleLock(session.namespace, name, inode)
     const all = manifestEntries(session.namespace, maps)
     const entries = this.#options.keepLocks === true ? all : manifestEntries(session.namespace, maps, isLock)
-    if ([all, entries].some((shown) => sameEntries(shown, base.manifest.entries)))
-      return { published: undefined, branch: undefined, changedBytes: 0, sentBytes: this.#sentBytes }
+    const { head } = succession
+    if ([all, entries].some((shown) => sameEntries(shown, head.manifest?.entries ?? []))) {
+      // a checkpoint has everything: a session that a crash keeps from being removed is recognised by this
+      if (head.number > base.number) this.#mark({ generation: head.number, digest: head.digest })
+      return {
+        published: undefined,
+        branch: undefined,
+        head: referenceTo(head),
+        changedBytes: 0,
+        sentBytes: this.#sentBytes
+      }
+    }
 
-    await this.#checkSent()
+    this.#report('verify')
+    const sent = { places: this.#sentPlaces, objects: this.#sentObjects }
+    await checkSent(this.#pool, sent, this.#options.verify, () => this.#report('verify'))
     this.#report('publish')
-    const manifest = this.#manifest(entries)
-    lost ??= await this.#whyLost()
-    const published = lost === undefined ? await this.#publish(manifest) : new NotPublishedError(lost)
+    if (succession.lost === undefined) succession = await this.#succession()
+    const published = await this.#publish(succession, entries)
     const sizes = { changedBytes: this.#changedBytes, sentBytes: this.#sentBytes }
-    if (published instanceof NotPublishedError) {
-      const branch = await this.#pool.run('publishBranch', { manifest })
+    if ('lost' in published) {
+      const branch = await this.#pool.run('publishBranch', { manifest: this.#manifest(published.head, entries) })
       this.#mark({ generation: branch.number, digest: branch.digest, branch: branch.name })
-      return { published: undefined, branch: { published: branch, why: published.message }, ...sizes }
+      const why = published.lost ?? ''
+      return { published: undefined, branch: { published: branch, why }, head: referenceTo(published.head), ...sizes }
     }
     this.#mark({ generation: published.number, digest: published.digest })
     await this.#keepInCache(files, changes)
-    return { published, branch: undefined, ...sizes }
+    return { published, branch: undefined, head: referenceTo(published), ...sizes }
   }
 
-  /** The generation, or the error that says who has the number instead. */
-  async #publish(manifest: Manifest): Promise<PublishedGeneration | NotPublishedError> {
+  /**
+   * The generation; or whoever has the number instead. A checkpoint of this session, of which nobody knew whether it came
+   * through, may have it: then the next number is the session's.
+   */
+  async #publish(succession: Succession, entries: Manifest['entries']): Promise<PublishedGeneration | Succession> {
+    if (succession.lost !== undefined) return succession
     try {
-      return await this.#pool.run('publish', { manifest })
+      return await this.#pool.run('publish', { manifest: this.#manifest(succession.head, entries) })
     } catch (error) {
-      if (error instanceof NotPublishedError) return error
-      throw error
+      if (!(error instanceof NotPublishedError)) throw error
+      const next = await this.#succession()
+      if (next.lost === undefined && next.head.number > succession.head.number) return this.#publish(next, entries)
+      return { head: next.head, lost: error.message }
     }
   }
 
@@ -171,27 +191,6 @@ class Commit {
       this.#options.session.markPublished(published)
     } catch {
       // a full disk: the manifest names the session, which says the same to the next mount
-    }
-  }
-
-  #refuseLoss(): void {
-    const { session, acceptLoss, vmPath } = this.#options
-    const lost = session.lost.all()
-    if (lost.length === 0 || acceptLoss === true) return
-    throw new NotPublishedError(`writes that programs were told of were lost: ${lost.join('; ')}`, {
-      hint: `everything else is safe on this client. To publish it without them: isrfs recover ${vmPath} --accept-loss; to drop it: isrfs recover ${vmPath} --discard`
-    })
-  }
-
-  /** A disk that the session has filled must not keep it from being published: the cache makes way. */
-  async #syncSession(): Promise<void> {
-    const { session, cache } = this.#options
-    try {
-      await session.sync()
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOSPC' || cache === undefined) throw error
-      cache.evict(SPACE_TO_COMMIT_BYTES)
-      await session.sync()
     }
   }
 
@@ -212,26 +211,9 @@ class Commit {
     )
   }
 
-  /** Everything that the new generation brings along is on the share; with `verify` it also is what was sent. */
-  async #checkSent(): Promise<void> {
-    this.#report('verify')
-    const task = this.#options.verify ? 'verify' : 'checkChunks'
-    for (let start = 0; start < this.#sentPlaces.length; start += PLACES_PER_CHECK) {
-      await this.#pool.run(task, { places: this.#sentPlaces.slice(start, start + PLACES_PER_CHECK) })
-      this.#report('verify')
-    }
-    await this.#pool.run(task, { places: [], objects: this.#sentObjects })
-  }
-
-  /** Invariant 2: why this session may not make the next generation; undefined while it may. */
-  async #whyLost(): Promise<string | undefined> {
-    const { base, held, vmPath } = this.#options
-    const newest = await this.#pool.run('newest', {})
-    if (newest.number !== base.number || newest.digest !== base.digest) {
-      return `generation ${String(newest.number)} was published by ${newest.manifest.client.host} since generation ${String(base.number)}, which these changes are based on`
-    }
-    if (held !== undefined && (await this.#pool.run('leaseStillHeld', { held }))) return undefined
-    return `the lease of ${vmPath} was taken by somebody else`
+  /** Invariant 2. */
+  #succession(): Promise<Succession> {
+    return findSuccession(this.#pool, this.#options)
   }
 
   /** Per file: block -> its new place, or undefined where it is zero now. Blocks equal to their base are left out. */
@@ -315,14 +297,14 @@ class Commit {
     })
   }
 
-  #manifest(entries: Manifest['entries']): Manifest {
+  #manifest(head: GenerationReference, entries: Manifest['entries']): Manifest {
     const { session, base, client } = this.#options
     return {
       format: MANIFEST_FORMAT,
       version: MANIFEST_VERSION,
       vm: base.manifest.vm,
-      generation: toGeneration(base.number + 1),
-      parent: { generation: base.number, digest: base.digest },
+      generation: toGeneration(head.number + 1),
+      parent: { generation: head.number, digest: head.digest },
       session: session.identity.sessionId,
       created: new Date().toISOString(),
       client: { id: client.id, host: client.host },

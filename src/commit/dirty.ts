@@ -30,6 +30,11 @@ export function contentMayDiffer(inode: Inode): boolean {
  * and the one that a truncate cut.
  */
 export function* dirtyBlocks(inode: Inode): Generator<DirtyBlock> {
+  for (const block of dirtyBlockNumbers(inode)) yield describeBlock(inode, block)
+}
+
+/** The same, by number only. */
+export function* dirtyBlockNumbers(inode: Inode): Generator<number> {
   const cut = cutBlock(inode)
   let cutSeen = cut === undefined
   const regions = [...inode.regions.keys()].sort((first, second) => first - second)
@@ -40,15 +45,20 @@ export function* dirtyBlocks(inode: Inode): Generator<DirtyBlock> {
       const block = region * BLOCKS_PER_REGION + index
       if (block * BLOCK_BYTES >= inode.sizeBytes) break
       if (!cutSeen && cut !== undefined && cut < block) {
-        yield describe(inode, cut, undefined)
+        yield cut
         cutSeen = true
       }
       const isCut = block === cut
-      if (isCut || touches(pages, index) || inode.uploaded.has(block)) yield describe(inode, block, pages)
+      if (isCut || touches(pages, index) || inode.uploaded.has(block)) yield block
       cutSeen ||= isCut
     }
   }
-  if (!cutSeen && cut !== undefined) yield describe(inode, cut, inode.regions.get(Math.floor(cut / BLOCKS_PER_REGION)))
+  if (!cutSeen && cut !== undefined) yield cut
+}
+
+/** One block, whether it may differ or not. */
+export function describeBlock(inode: Inode, block: number): DirtyBlock {
+  return describe(inode, block, inode.regions.get(Math.floor(block / BLOCKS_PER_REGION)))
 }
 
 /** Blocks of one region of which the session has pages. */
@@ -59,6 +69,13 @@ export function dirtyBlocksIn(inode: Inode, region: number): DirtyBlock[] {
     if ((pages?.valid[index] ?? 0) !== 0) blocks.push(describe(inode, region * BLOCKS_PER_REGION + index, pages))
   }
   return blocks
+}
+
+/** One block of which the session has pages; undefined when it has none, or when the block lies past the file's end. */
+export function dirtyBlock(inode: Inode, block: number): DirtyBlock | undefined {
+  const pages = inode.regions.get(Math.floor(block / BLOCKS_PER_REGION))
+  if ((pages?.valid[block % BLOCKS_PER_REGION] ?? 0) === 0 || block * BLOCK_BYTES >= inode.sizeBytes) return undefined
+  return describe(inode, block, pages)
 }
 
 /** How many blocks have to be put together: those that are on the share as they are do not count. */
@@ -98,9 +115,13 @@ function describe(inode: Inode, block: number, pages: RegionPages | undefined): 
     else if (pages?.punched !== undefined && getBit(pages.punched, first + page)) punched.push(page)
   }
   const uploaded = inode.uploaded.get(block)
-  const limit = uploaded?.limitBytes ?? inode.baseLimitBytes - block * BLOCK_BYTES
-  const baseBytes = Math.min(Math.max(0, limit), BLOCK_BYTES)
-  return { inode, block, valid, punched, baseBytes, uploaded }
+  return { inode, block, valid, punched, baseBytes: bytesBelow(inode, block), uploaded }
+}
+
+/** Bytes of the base (or of the uploaded block) that still count, from the start of the block. */
+export function bytesBelow(inode: Inode, block: number): number {
+  const limit = inode.uploaded.get(block)?.limitBytes ?? inode.baseLimitBytes - block * BLOCK_BYTES
+  return Math.min(Math.max(0, limit), BLOCK_BYTES)
 }
 
 /** Region index and byte offset of a block in its region files. */

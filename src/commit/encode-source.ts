@@ -31,6 +31,8 @@ export type BlockSource =
       readonly session: string | null
       /** of the block in the region file */
       readonly sessionOffset: number
+      /** in place of `session`: the block's bytes as they were at one instant, BLOCK_BYTES, its valid pages at their offsets */
+      readonly staged?: Uint8Array
       /** pages (0..31) whose bytes the session has */
       readonly valid: readonly number[]
       /** pages (0..31) that read as zeros whatever the base has */
@@ -78,7 +80,8 @@ function assembleLayers(share: Share, source: Layers, files: OpenFiles): Buffer 
     readBase(share, source, source.base, files).copy(block, 0, 0, source.baseBytesMax)
   }
   for (const page of source.zeroPages) block.fill(0, page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
-  if (source.session !== null) readSession(source, source.session, block, files)
+  if (source.staged !== undefined) copyStaged(source.valid, source.staged, block)
+  else if (source.session !== null) readSession(source, source.session, block, files)
   return block
 }
 
@@ -106,6 +109,10 @@ function readCached(source: Layers, files: OpenFiles): Buffer | undefined {
   } catch {
     return undefined // the cache is disposable: the share has it
   }
+}
+
+function copyStaged(valid: readonly number[], staged: Uint8Array, block: Buffer): void {
+  for (const page of valid) block.set(staged.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES), page * PAGE_BYTES)
 }
 
 /** Runs of neighbouring pages are one read. */

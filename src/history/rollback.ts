@@ -41,6 +41,7 @@ export function rollBack({ share, name, source, client }: RollbackOptions): Publ
       changedBytes: 0,
       sentBytes: 0,
       restores: name,
+      checkpoint: undefined,
       nextInode: Math.max(base.manifest.nextInode, source.manifest.nextInode) // inode numbers are never used twice
     })
     return newest

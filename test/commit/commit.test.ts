@@ -22,7 +22,7 @@ function bytes(length: number, seed = 1): Buffer {
 test('a session without changes publishes nothing', async (t) => {
   const bed = bedOf(t, { disk: bytes(BLOCK_BYTES) })
   const result = await bed.commit()
-  t.deepEqual(result, { published: undefined, branch: undefined, changedBytes: 0, sentBytes: 0 })
+  t.like(result, { published: undefined, branch: undefined, changedBytes: 0, sentBytes: 0 })
   t.is(bed.newest().number, toGeneration(1))
 })
 
@@ -35,7 +35,7 @@ test('bytes written again as they were send nothing and publish nothing', async 
   bed.session.write(file, content.subarray(3 * BLOCK_BYTES), 3 * BLOCK_BYTES)
   const before = bed.chunks()
   const result = await bed.commit()
-  t.deepEqual(result, { published: undefined, branch: undefined, changedBytes: 0, sentBytes: 0 })
+  t.like(result, { published: undefined, branch: undefined, changedBytes: 0, sentBytes: 0 })
   t.deepEqual(bed.chunks(), before)
 })
 

@@ -1,0 +1,71 @@
+/**
+ * What the next generation of a session follows: its base, or the newest checkpoint that the session itself has published.
+ * A session knows its checkpoints by their digests, which it writes down before it publishes each; so whoever finds
+ * another newest generation on the share knows that somebody else has made it, also with a session directory that was
+ * restored from a backup.
+ */
+import type { PublishedGeneration } from '../format/generations.js'
+import type { Manifest } from '../format/manifest.js'
+import type { CheckpointReference } from '../session/identity.js'
+import type { GenerationReference, HeldLease } from '../share/lease.js'
+import type { CommitPool } from './commit-pool.js'
+
+export interface SuccessionOptions {
+  readonly vmPath: string
+  readonly session: { readonly ownGenerations: readonly CheckpointReference[] }
+  readonly base: PublishedGeneration
+  readonly held: Pick<HeldLease, 'number' | 'token'> | undefined
+}
+
+export interface Head extends GenerationReference {
+  /** undefined when it was pruned */
+  readonly manifest: Manifest | undefined
+}
+
+export interface Succession {
+  /** the newest generation of this session's line */
+  readonly head: Head
+  /** why the session may not make the next generation; undefined while it may */
+  readonly lost: string | undefined
+}
+
+/** Looks on the share what the session's next generation would follow, and whether it may be published. */
+export async function findSuccession(
+  pool: CommitPool,
+  { vmPath, session, base, held }: SuccessionOptions
+): Promise<Succession> {
+  const newest = await pool.run('newest', {})
+  const isOwn = session.ownGenerations.some((own) => isSame(own, newest))
+  if (!isOwn && (newest.number !== base.number || newest.digest !== base.digest)) {
+    const head = await lastOwn(pool, session.ownGenerations, base)
+    return {
+      head,
+      lost: `generation ${String(newest.number)} was published by ${newest.manifest.client.host} since generation ${String(head.number)}, which these changes are based on`
+    }
+  }
+  if (held !== undefined && (await pool.run('leaseStillHeld', { held }))) return { head: newest, lost: undefined }
+  return { head: newest, lost: `the lease of ${vmPath} was taken by somebody else` }
+}
+
+/** Checkpoints that somebody else's generation follows are among the generations, or were pruned meanwhile. */
+async function lastOwn(
+  pool: CommitPool,
+  own: readonly CheckpointReference[],
+  base: PublishedGeneration
+): Promise<Head> {
+  for (const reference of [...own].reverse()) {
+    const { generation: number, digest } = reference
+    if ((await pool.run('digestOf', { number })) !== digest) continue
+    const read = await pool.run('generation', { number }).catch(() => undefined)
+    return { number, digest, manifest: read?.manifest }
+  }
+  return base
+}
+
+export function isSame(own: CheckpointReference, { number, digest }: GenerationReference): boolean {
+  return own.generation === number && own.digest === digest
+}
+
+export function referenceTo({ number, digest }: GenerationReference): GenerationReference {
+  return { number, digest }
+}
