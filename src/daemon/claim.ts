@@ -6,7 +6,8 @@
  * Invariants:
  * 1. The lease is taken before the listing is read; what is resumed is never older than the lease says.
  * 2. A session that was left behind is dropped only when its generation is on the share, and continued only on exactly
- *    the generation that it is based on. Anything else stops here, exit 5, with the session untouched.
+ *    the generation that it is based on, or on a checkpoint of its own. Anything else stops here, exit 5, with the session
+ *    untouched.
  * 3. A failed claim gives the lease back, unless a session with changes needs it to be published.
  */
 import fs from 'node:fs'
@@ -20,6 +21,7 @@ import {
   NotPublishedError,
   FailedError
 } from '../base/errors.js'
+import { isSame } from '../commit/succession.js'
 import type { SharePool } from '../fetch/share-pool.js'
 import type { PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
@@ -54,6 +56,8 @@ export interface Claim {
   readonly sessionDirectory: string
   readonly held: HeldLease
   readonly newest: PublishedGeneration
+  /** what a session is based on: the newest generation, or, of one that has published checkpoints, an older one */
+  readonly base: PublishedGeneration
   /** opened and replayed; undefined when nothing was left behind */
   readonly leftOver: Session | undefined
 }
@@ -110,8 +114,8 @@ async function continueWith(
   try {
     const newest = await findNewest(request, held)
     await rememberNewest(request, newest)
-    const leftOver = await findLeftOver(request, sessionDirectory, newest)
-    return { lock, sessionDirectory, held, newest, leftOver }
+    const { leftOver, base } = await findLeftOver(request, sessionDirectory, newest)
+    return { lock, sessionDirectory, held, newest, base, leftOver }
   } catch (error) {
     const hasSession = fs.existsSync(path.join(sessionDirectory, IDENTITY_FILE))
     if (!hasSession || error instanceof NotPublishedError) {
@@ -150,12 +154,14 @@ async function findLeftOver(
   { pool, vmPath, notice }: ClaimRequest,
   directory: string,
   newest: PublishedGeneration
-): Promise<Session | undefined> {
+): Promise<Pick<Claim, 'leftOver' | 'base'>> {
+  const none = { leftOver: undefined, base: newest }
   const identity = Session.inspect(directory)
-  if (identity === undefined) return undefined
-  if (await dropIfPublished({ pool, notice }, directory, identity)) return undefined
-  if (identity.baseDigest !== newest.digest) {
-    if (await isUnchanged(pool, directory, identity)) return undefined
+  if (identity === undefined) return none
+  if (await dropIfPublished({ pool, notice }, directory, identity)) return none
+  const checkpoint = Session.ownGenerationsOf(directory).find((own) => isSame(own, newest))
+  if (identity.baseDigest !== newest.digest && checkpoint === undefined) {
+    if (await isUnchanged(pool, directory, identity)) return none
     const { host } = newest.manifest.client
     throw new SessionConflictError(
       `a session from ${identity.createdIso} was left behind in ${directory}; it is based on generation ${String(identity.baseGeneration)} of ${vmPath}, but ${host} has published generation ${String(newest.number)} since`,
@@ -164,11 +170,26 @@ async function findLeftOver(
       }
     )
   }
-  const session = openLeftOver(directory, newest)
+  const base = checkpoint === undefined ? newest : await readBase(pool, directory, identity)
+  const session = openLeftOver(directory, base)
+  if (checkpoint !== undefined) session.confirmCheckpoint(checkpoint)
   notice(
     `found the session that was left behind on ${identity.createdIso}; going on with it${describeRecovery(session)}`
   )
-  return session
+  return { leftOver: session, base }
+}
+
+/** The generation that a session is based on, wherever it stands in the history. Throws IntegrityError when it is another one. */
+export async function readBase(
+  pool: SharePool,
+  directory: string,
+  { baseGeneration: number, baseDigest }: SessionIdentity
+): Promise<PublishedGeneration> {
+  const base = await pool.run('generation', { number }, { what: 'reading the base of the session' })
+  if (base.digest === baseDigest) return base
+  throw new IntegrityError(`the session is based on another generation ${String(base.number)} than the share shows`, {
+    hint: `the share was restored from a backup or changed behind isrfs; nothing was changed, keep ${directory}`
+  })
 }
 
 /** Whether the share has everything of this session already, as a generation or a branch: then it is removed. */
@@ -190,9 +211,8 @@ export async function dropIfPublished(
 
 /** A session in which nothing was changed stands in nobody's way: it is removed. */
 async function isUnchanged(pool: SharePool, directory: string, identity: SessionIdentity): Promise<boolean> {
-  const input = { number: identity.baseGeneration }
-  const base = await pool.run('generation', input, { what: 'reading the base of the session' }).catch(() => undefined)
-  if (base?.digest !== identity.baseDigest) return false
+  const base = await readBase(pool, directory, identity).catch(() => undefined)
+  if (base === undefined) return false
   const session = openLeftOver(directory, base)
   if (session.namespace.changed) {
     await session.close()

@@ -1,18 +1,23 @@
 /** Talks to a daemon through its control socket. */
 import net from 'node:net'
-import { FailedError } from '../base/errors.js'
+import { FailedError, NotPublishedError } from '../base/errors.js'
 import { receiveLines, sendLine } from './lines.js'
 import {
+  type Checkpointed,
   type ControlReply,
   type ControlRequest,
   type Outcome,
   type Progress,
   replySchema,
   type Status,
-  type UnmountOptions
+  type UnmountOptions,
+  type Warmed
 } from './messages.js'
 import { fromMessageError } from './plain-error.js'
 import { findSockets } from './socket-path.js'
+
+/** The daemon is there and says nothing: it is stopped, or busy beyond measure. */
+export class SilentError extends FailedError {}
 
 /** a daemon that serves its main loop answers within this */
 const STATUS_TIMEOUT_MS = 10_000
@@ -23,12 +28,25 @@ export async function askStatus(socketPath: string, limitMs = STATUS_TIMEOUT_MS)
   const socket = await connect(socketPath)
   if (socket === undefined) return undefined
   let status: Status | undefined
-  socket.setTimeout(limitMs, () => socket.destroy(new Error('it does not answer')))
+  socket.setTimeout(limitMs, () => socket.destroy(new SilentError('the daemon does not answer')))
   await converse(socket, { command: 'status' }, (reply) => {
     if (reply.kind === 'status') status = reply.status
     if (reply.kind === 'failed') throw fromMessageError(reply.error)
   })
   return status
+}
+
+/** Metrics of the daemon behind one socket, as text; undefined when nobody listens there any more. */
+export async function askMetrics(socketPath: string): Promise<string | undefined> {
+  const socket = await connect(socketPath)
+  if (socket === undefined) return undefined
+  let text: string | undefined
+  socket.setTimeout(LISTING_TIMEOUT_MS, () => socket.destroy(new SilentError('the daemon does not answer')))
+  await converse(socket, { command: 'metrics' }, (reply) => {
+    if (reply.kind === 'metrics') text = reply.text
+    if (reply.kind === 'failed') throw fromMessageError(reply.error)
+  })
+  return text
 }
 
 /** Status of every mount of this user. A daemon that is stopped or hangs is named to `onSilent`, and holds nobody up. */
@@ -72,6 +90,9 @@ export async function askUnmount(
       case 'failed':
         throw fromMessageError(reply.error)
       case 'status':
+      case 'metrics':
+      case 'warmed':
+      case 'checkpointed':
         break
     }
   })
@@ -83,11 +104,47 @@ export async function askUnmount(
   return outcome
 }
 
+/** Publishes a generation of a mount that goes on. Rejects with the daemon's error. */
+export async function askCheckpoint(
+  socket: net.Socket,
+  watch: { notice(text: string): void; progress(progress: Progress): void }
+): Promise<Checkpointed> {
+  let checkpointed: Checkpointed | undefined
+  await converse(socket, { command: 'checkpoint' }, (reply) => {
+    if (reply.kind === 'notice') watch.notice(reply.text)
+    if (reply.kind === 'progress') watch.progress(reply.progress)
+    if (reply.kind === 'checkpointed') checkpointed = reply.checkpointed
+    if (reply.kind === 'failed') throw fromMessageError(reply.error)
+  })
+  if (checkpointed !== undefined) return checkpointed
+  throw new NotPublishedError('the daemon ended before the checkpoint was done', {
+    hint: 'what was changed is safe on this client; isrfs log shows whether the generation was published'
+  })
+}
+
+/** Fills the cache of a mount. Rejects with the daemon's error; closing the socket gives it up. */
+export async function askWarm(socket: net.Socket, onProgress: (progress: Progress) => void): Promise<Warmed> {
+  let warmed: Warmed | undefined
+  await converse(socket, { command: 'warm' }, (reply) => {
+    if (reply.kind === 'progress') onProgress(reply.progress)
+    if (reply.kind === 'warmed') warmed = reply.warmed
+    if (reply.kind === 'failed') throw fromMessageError(reply.error)
+  })
+  if (warmed !== undefined) return warmed
+  throw new FailedError('the daemon ended before the cache was filled', {
+    hint: 'what was fetched stays in the cache: mount it again and go on'
+  })
+}
+
 /** Sends the request and hands over replies until the daemon closes. */
 function converse(socket: net.Socket, request: ControlRequest, onReply: (reply: ControlReply) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.on('error', (error) =>
-      reject(new FailedError(`no answer from the daemon: ${error.message}`, { cause: error }))
+      reject(
+        error instanceof SilentError
+          ? error
+          : new FailedError(`no answer from the daemon: ${error.message}`, { cause: error })
+      )
     )
     socket.on('close', () => resolve())
     receiveLines(socket, (value) => {

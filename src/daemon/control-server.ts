@@ -1,24 +1,34 @@
 /**
  * The daemon's control socket. Whoever can open it is this user (its directory is 0700). A client that goes away
- * changes nothing: what it asked for goes on.
+ * changes nothing: what it asked for goes on, except for warming the cache, which nobody else waits for.
  */
 import fs from 'node:fs'
 import net from 'node:net'
 import { FailedError, UsageError } from '../base/errors.js'
 import { receiveLines, sendLine } from './lines.js'
 import {
+  type Checkpointed,
   type ControlReply,
   type Outcome,
   type Progress,
   requestSchema,
   type Status,
-  type UnmountOptions
+  type UnmountOptions,
+  type Warmed
 } from './messages.js'
 import { toMessageError } from './plain-error.js'
+
+const WARM_PROGRESS_INTERVAL_MS = 200
 
 /** What the socket gives access to. */
 export interface Controlled {
   status(): Status
+  /** in the text format of Prometheus */
+  metrics(): Promise<string>
+  /** Fills the cache; gives up between two steps when `isStopped` says so. */
+  warm(onProgress: (progress: Progress) => void, isStopped: () => boolean): Promise<Warmed>
+  /** Resolves when a generation of what the mount shows is on the share; the mount goes on. */
+  checkpoint(): Promise<Checkpointed>
   /** Resolves when the mount has ended and what it changed is published. */
   unmount(options: UnmountOptions): Promise<Outcome>
   /** Registers a listener of what goes on until the returned function is called. */
@@ -80,33 +90,86 @@ export class ControlServer {
           reply({ kind: 'status', status: controlled.status() })
           socket.end()
           return
-        case 'unmount': {
-          const answering = unmount(controlled, request.data, socket, reply).finally(() =>
-            this.#answering.delete(answering)
+        case 'metrics':
+          void metrics(controlled, socket, reply)
+          return
+        case 'warm':
+          void warm(controlled, socket, reply)
+          return
+        case 'checkpoint':
+          this.#answer(
+            watched(controlled, socket, reply, async () => ({
+              kind: 'checkpointed',
+              checkpointed: await controlled.checkpoint()
+            }))
           )
-          this.#answering.add(answering)
+          return
+        case 'unmount': {
+          const options = request.data
+          this.#answer(
+            watched(controlled, socket, reply, async () => ({
+              kind: 'ended',
+              outcome: await controlled.unmount(options)
+            }))
+          )
         }
       }
     })
   }
+
+  #answer(answer: Promise<void>): void {
+    const answering = answer.finally(() => this.#answering.delete(answering))
+    this.#answering.add(answering)
+  }
 }
 
-async function unmount(
+/** Long work with its progress; what it comes to, or why it failed, is the last reply. */
+async function watched(
   controlled: Controlled,
-  options: UnmountOptions,
   socket: net.Socket,
-  reply: (message: ControlReply) => void
+  reply: (message: ControlReply) => void,
+  work: () => Promise<ControlReply>
 ): Promise<void> {
   const stopWatching = controlled.watch({
     notice: (text) => reply({ kind: 'notice', text }),
     progress: (progress) => reply({ kind: 'progress', progress })
   })
   try {
-    reply({ kind: 'ended', outcome: await controlled.unmount(options) })
+    reply(await work())
   } catch (error) {
     reply({ kind: 'failed', error: toMessageError(error) })
   } finally {
     stopWatching()
+    socket.end()
+  }
+}
+
+async function metrics(
+  controlled: Controlled,
+  socket: net.Socket,
+  reply: (message: ControlReply) => void
+): Promise<void> {
+  try {
+    reply({ kind: 'metrics', text: await controlled.metrics() })
+  } catch (error) {
+    reply({ kind: 'failed', error: toMessageError(error) })
+  } finally {
+    socket.end()
+  }
+}
+
+async function warm(controlled: Controlled, socket: net.Socket, reply: (message: ControlReply) => void): Promise<void> {
+  let toldMs = 0
+  const onProgress = (progress: Progress): void => {
+    if (Date.now() - toldMs < WARM_PROGRESS_INTERVAL_MS) return
+    toldMs = Date.now()
+    reply({ kind: 'progress', progress })
+  }
+  try {
+    reply({ kind: 'warmed', warmed: await controlled.warm(onProgress, () => socket.destroyed) })
+  } catch (error) {
+    reply({ kind: 'failed', error: toMessageError(error) })
+  } finally {
     socket.end()
   }
 }

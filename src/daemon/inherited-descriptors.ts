@@ -1,8 +1,10 @@
 /**
  * A daemon keeps no descriptor of whoever started it (a shell's redirections, a lock file of a script). What Node opens
- * itself is close-on-exec; what came through exec cannot be. The standard ones stay, and so does the IPC channel.
+ * itself is close-on-exec; what came through exec cannot be. The standard ones stay, and so do the IPC channel and the
+ * connection to the kernel that a launcher has opened.
  */
 import fs from 'node:fs'
+import { DESCRIPTOR_VARIABLE } from '../fuse/direct/mounting.js'
 
 const O_CLOEXEC = 0o2000000
 const STANDARD_MAX = 2
@@ -10,10 +12,11 @@ const STANDARD_MAX = 2
 const IPC_DESCRIPTOR = 3
 
 export function closeInheritedDescriptors(): void {
+  const kept = process.env[DESCRIPTOR_VARIABLE] === undefined ? -1 : Number(process.env[DESCRIPTOR_VARIABLE])
   const channel = process.channel === undefined ? -1 : IPC_DESCRIPTOR
   for (const name of fs.readdirSync('/proc/self/fd')) {
     const fd = Number(name)
-    if (fd <= STANDARD_MAX || fd === channel || !cameThroughExec(fd)) continue
+    if (fd <= STANDARD_MAX || fd === channel || fd === kept || !cameThroughExec(fd)) continue
     try {
       fs.closeSync(fd)
     } catch {

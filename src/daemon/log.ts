@@ -1,23 +1,37 @@
-/** The daemon's log: one JSON line for each event that matters. A log that cannot be written never stops a mount. */
-import fs from 'node:fs'
+/** The daemon's log: one JSON line for each event that matters (docs/logs.md). A log that cannot be written never stops a mount. */
 import pino, { type Logger } from 'pino'
-import { errnoOf } from '../base/errors.js'
+import { event } from './log-events.js'
+import { LogFile, type LogLimits } from './log-file.js'
+import { Quiet } from './quiet.js'
 
 export type Log = Logger
 
-const LOG_BYTES_MAX = 16 * 1024 * 1024
-
-export function openLog(file: string, facts: Record<string, unknown>): Log {
-  const destination = pino.destination({ dest: file, sync: true, mkdir: true, mode: 0o600 })
-  destination.on('error', () => undefined) // a full disk must not end the daemon
-  return pino({ base: { pid: process.pid, ...facts }, timestamp: pino.stdTimeFunctions.isoTime }, destination)
+/** `facts` are in every line. */
+export function openLog(file: string, facts: Readonly<Record<string, unknown>>, limits: LogLimits): Log {
+  return pino(
+    {
+      base: { pid: process.pid, ...facts },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      mixin: (fields) => ('event' in fields ? {} : event('notice'))
+    },
+    new LogFile(file, limits)
+  )
 }
 
-/** Keeps one older log beside the current one. */
-export function rotateLog(file: string): void {
-  try {
-    if (fs.statSync(file).size > LOG_BYTES_MAX) fs.renameSync(file, `${file}.1`)
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error
+/** Warnings and damage as lines, without one for each request that meets them. */
+export function quietly(log: Log): { warn(message: string): void; damage(message: string): void } {
+  const warnings = new Quiet()
+  const damages = new Quiet()
+  return {
+    warn: (message) => {
+      const suppressed = warnings.pass(message)
+      if (suppressed !== undefined) log.warn(event('warning', { suppressed }), message)
+    },
+    damage: (message) => {
+      const suppressed = damages.pass(message)
+      if (suppressed === undefined) return
+      log.error(event('damage', { damage: message, suppressed }), 'a block is damaged: its readers get EIO')
+    }
   }
 }

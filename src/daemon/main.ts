@@ -3,6 +3,7 @@
  * start goes, then lives on its own until the mount has ended.
  */
 import { EXIT_CODES, IsrfsError } from '../base/errors.js'
+import { takeDownInherited } from '../fuse/direct/mounting.js'
 import { closeInheritedDescriptors } from './inherited-descriptors.js'
 import type { StartMessage } from './messages.js'
 import { toMessageError } from './plain-error.js'
@@ -17,8 +18,10 @@ closeInheritedDescriptors()
 process.on('disconnect', () => gate.giveUp())
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => gate.giveUp())
 
+let mountpoint = ''
 try {
   const request = parseMountRequest(process.argv[2])
+  mountpoint = request.mountpoint
   process.title = `isrfs-daemon ${request.vmPath} ${request.mountpoint}`
   await runMount(
     request,
@@ -30,6 +33,7 @@ try {
   )
   endProcess(0)
 } catch (error) {
+  await takeDownInherited(mountpoint)
   await tell({ kind: 'failed', error: toMessageError(error) })
   endProcess(error instanceof IsrfsError ? EXIT_CODES[error.code] : 1)
 }

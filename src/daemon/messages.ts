@@ -19,6 +19,9 @@ export const progressSchema = z.object({
   sentBytes: z.number()
 })
 
+/** What the cache holds after `isrfs warm`, and what of that had to be fetched. */
+const warmedSchema = z.object({ totalBytes: z.number(), fetchedBytes: z.number() })
+
 /** How a mount ended. */
 const outcomeSchema = z.discriminatedUnion('kind', [
   z.object({
@@ -39,12 +42,26 @@ const outcomeSchema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('nothing-to-publish'), why: z.enum(['read-only', 'discard']) })
 ])
 
+/** What a checkpoint has made. */
+const checkpointedSchema = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('published'),
+    generation: z.number(),
+    changedBytes: z.number(),
+    sentBytes: z.number(),
+    /** how long no request was answered, or writes were held */
+    holdMs: z.number()
+  }),
+  z.object({ kind: z.literal('unchanged'), generation: z.number(), holdMs: z.number() })
+])
+
 /** One flat object; the keys are the contract of `isrfs status --json` (docs/operations.md). */
 export const statusSchema = z.object({
   vm: z.string(),
   mountpoint: z.string(),
   state: z.enum(['starting', 'mounted', 'unmounting', 'committing', 'ended']),
   generation: z.number(),
+  checkpoint: z.number().nullable(),
   readOnly: z.boolean(),
   discard: z.boolean(),
   client: z.string(),
@@ -59,7 +76,12 @@ export const statusSchema = z.object({
   totalBytes: z.number(),
   fetchedBytes: z.number(),
   fetchedBlocks: z.number(),
+  aheadBlocks: z.number(),
+  aheadUsedBlocks: z.number(),
+  profileBlocks: z.number(),
+  profileUsedBlocks: z.number(),
   uploadedBytes: z.number(),
+  trickledBytes: z.number(),
   cacheBytes: z.number(),
   shareErrors: z.number(),
   shareAnswers: z.boolean(),
@@ -68,6 +90,8 @@ export const statusSchema = z.object({
   doneBytes: z.number(),
   toDoBytes: z.number(),
   openHandles: z.number(),
+  threadReads: z.number(),
+  threadWrites: z.number(),
   residentBytes: z.number(),
   waiting: z.array(z.string())
 })
@@ -82,6 +106,9 @@ export interface UnmountOptions {
 
 export const requestSchema = z.discriminatedUnion('command', [
   z.object({ command: z.literal('status') }),
+  z.object({ command: z.literal('metrics') }),
+  z.object({ command: z.literal('warm') }),
+  z.object({ command: z.literal('checkpoint') }),
   z.object({ command: z.literal('unmount'), verify: z.boolean(), keepLocks: z.boolean().optional() })
 ])
 
@@ -89,7 +116,10 @@ export const replySchema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('notice'), text: z.string() }),
   z.object({ kind: z.literal('progress'), progress: progressSchema }),
   z.object({ kind: z.literal('status'), status: statusSchema }),
+  z.object({ kind: z.literal('metrics'), text: z.string() }),
   z.object({ kind: z.literal('ended'), outcome: outcomeSchema }),
+  z.object({ kind: z.literal('warmed'), warmed: warmedSchema }),
+  z.object({ kind: z.literal('checkpointed'), checkpointed: checkpointedSchema }),
   z.object({ kind: z.literal('failed'), error: errorSchema })
 ])
 
@@ -100,6 +130,8 @@ export const startMessageSchema = z.discriminatedUnion('kind', [
 ])
 
 export type Progress = Readonly<z.infer<typeof progressSchema>>
+export type Warmed = Readonly<z.infer<typeof warmedSchema>>
+export type Checkpointed = Readonly<z.infer<typeof checkpointedSchema>>
 export type Outcome = Readonly<z.infer<typeof outcomeSchema>>
 export type Status = Readonly<z.infer<typeof statusSchema>>
 export type ControlRequest = z.infer<typeof requestSchema>

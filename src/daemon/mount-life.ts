@@ -12,11 +12,16 @@
  * 3. Nothing here touches the mountpoint.
  */
 import { EventEmitter } from 'node:events'
-import { BusyError, messageOf } from '../base/errors.js'
+import { BusyError, messageOf, NotPublishedError } from '../base/errors.js'
+import { PAGE_BYTES } from '../base/units.js'
+import type { Checkpointer } from '../commit/checkpointer.js'
+import type { Profile } from '../format/profile.js'
 import type { Transport } from '../fuse/port.js'
+import { asNoCheckpoint, notePublishedByMount } from './checkpoint.js'
 import { flushKernel, unmountKernel } from './kernel-unmount.js'
+import { event } from './log-events.js'
 import type { Log } from './log.js'
-import type { Outcome, Progress, Status, UnmountOptions } from './messages.js'
+import type { Checkpointed, Outcome, Progress, Status, UnmountOptions } from './messages.js'
 import type { OpenedVm } from './opened-vm.js'
 import { MOUNT_TYPE, mountAt } from './mount-table.js'
 import { mayPublish, type MountRequest } from './request.js'
@@ -27,6 +32,8 @@ import { withinMs } from './within.js'
 const DESTROY_MS_MAX = 10_000
 const PRIVATE_DRAIN_MS_MAX = 5000
 const REMINDER_MS = 10_000
+
+const IDLE: Progress = { phase: '', doneBytes: 0, totalBytes: 0, sentBytes: 0 }
 
 export type State = Status['state']
 
@@ -39,13 +46,15 @@ interface Watcher {
 export interface MountedFiles {
   /** whether a WRITE of the kernel was ever answered with an error */
   anyWriteFailed(): boolean
-  /** no request comes any more: from now on the session is only read */
-  stop(): void
+  /** no request comes any more: from now on the session is only read. Resolves when that is so. */
+  stop(): void | Promise<void>
+  /** in which order this mount has read its blocks, for the next one; undefined when it has read nothing */
+  profile(): Profile | undefined
 }
 
 export class MountLife {
   state: State = 'starting'
-  progress: Progress = { phase: '', doneBytes: 0, totalBytes: 0, sentBytes: 0 }
+  progress: Progress = IDLE
   /** Settles when the mount has ended, what it changed is published (or could not be) and everything is let go. */
   readonly finished: Promise<Outcome>
   readonly #request: MountRequest
@@ -101,6 +110,33 @@ export class MountLife {
     return () => this.#events.off('notice', notice).off('progress', progress)
   }
 
+  /** Publishes a generation of what the mount shows. NotPublishedError leaves everything as it was. */
+  async checkpoint(checkpointer: Checkpointer): Promise<Checkpointed> {
+    if (this.state !== 'mounted') {
+      throw new NotPublishedError(`${this.#request.mountpoint} is being unmounted`, {
+        hint: 'that publishes everything'
+      })
+    }
+    const reminder = setInterval(() => this.#tellWhatWaits(), REMINDER_MS)
+    try {
+      const { published, head, changedBytes, sentBytes, holdMs } = await checkpointer.run({
+        flush: () => flushKernel(this.#request.mountpoint, () => this.#files.anyWriteFailed()),
+        onProgress: (progress) => this.#report(progress)
+      })
+      if (published === undefined) return { kind: 'unchanged', generation: head.number, holdMs }
+      const fields = { generation: published.number, changedBytes, sentBytes, holdMs }
+      this.#log.info(event('checkpoint', fields), 'checkpoint published')
+      await notePublishedByMount(this.#request, this.#vm, published, this.#log)
+      return { kind: 'published', generation: published.number, changedBytes, sentBytes, holdMs }
+    } catch (error) {
+      this.#log.warn(event('no-checkpoint', { why: messageOf(error) }), 'no checkpoint')
+      throw asNoCheckpoint(error)
+    } finally {
+      clearInterval(reminder)
+      if (!this.isEnding()) this.progress = IDLE
+    }
+  }
+
   /** Flushes, unmounts and waits for the end. BusyError or FailedError leave the mount as it was. */
   async unmount({ verify, keepLocks = false }: UnmountOptions): Promise<Outcome> {
     this.#verify ||= verify
@@ -120,12 +156,12 @@ export class MountLife {
       if (mountAt(mountpoint)?.fileSystemType === MOUNT_TYPE) {
         await flushKernel(mountpoint, () => this.#files.anyWriteFailed())
         const result = await unmountKernel(mountpoint)
-        this.#log.info({ result }, 'taken out of the kernel')
+        this.#log.info(event('unmounted', { result }), 'taken out of the kernel')
       }
       if (await withinMs(this.#transport.ended, DESTROY_MS_MAX)) return
       throw this.#whyNotEnded()
     } catch (error) {
-      this.#log.warn({ why: messageOf(error) }, 'not unmounted')
+      this.#log.warn(event('not-unmounted', { why: messageOf(error) }), 'not unmounted')
       this.#moveTo('mounted')
       throw error
     }
@@ -149,23 +185,27 @@ export class MountLife {
 
   async #finish(): Promise<Outcome> {
     this.state = 'committing'
-    this.#log.info('the kernel has ended the mount')
+    const endedMs = Date.now()
+    const dirtyBytes = this.#vm.session.namespace.dirtyPages * PAGE_BYTES
+    this.#log.info(event('committing', { dirtyBytes }), 'the kernel has ended the mount')
     const reminder = setInterval(() => this.#tellWhatWaits(), REMINDER_MS)
     try {
       await this.#drain()
-      this.#files.stop()
+      await this.#files.stop()
       await this.#transport.close()
       const outcome = await settleMount(this.#request, this.#vm, {
         verify: this.#verify,
         keepLocks: this.#keepLocks,
         log: this.#log,
         onProgress: (progress) => this.#report(progress),
-        notice: (text) => this.#notice(text)
+        notice: (text) => this.#notice(text),
+        profile: () => this.#files.profile()
       })
-      this.#log.info({ outcome }, 'ended')
+      this.#log.info(event('ended', { outcome, seconds: (Date.now() - endedMs) / 1000 }), 'ended')
       return outcome
     } catch (error) {
-      this.#log.error({ why: messageOf(error) }, 'ended without publishing; the session is kept')
+      const why = messageOf(error)
+      this.#log.error(event('not-published', { why }), 'ended without publishing; the session is kept')
       throw error
     } finally {
       clearInterval(reminder)
@@ -195,7 +235,7 @@ export class MountLife {
   }
 
   #notice(text: string): void {
-    this.#log.warn(text)
+    this.#log.warn(event('notice'), text)
     this.#events.emit('notice', text)
   }
 

@@ -8,11 +8,11 @@ import type { PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
 import { type Client, copiedNotice, openClient } from '../session/client.js'
 import { Session } from '../session/session.js'
-import type { HeldLease } from '../share/lease.js'
+import type { GenerationReference, HeldLease } from '../share/lease.js'
 import { claimVm } from './claim.js'
 import { onClientDisk } from './client-disk.js'
 import { leaseHolder } from './host.js'
-import type { Log } from './log.js'
+import { type Log, quietly } from './log.js'
 import { mayPublish, type MountRequest } from './request.js'
 import { LeaseRight, PinRight, type Right } from './right.js'
 import { createPrivateDirectory } from './private-session.js'
@@ -25,7 +25,7 @@ const RELEASE_MS_MAX = 15_000
 export interface OpenedVm {
   readonly pool: SharePool
   readonly client: Client
-  /** the generation that is shown */
+  /** the generation that is shown, and that the session is based on; it may have published checkpoints since */
   readonly base: PublishedGeneration
   readonly session: Session
   readonly cache: Cache
@@ -90,8 +90,16 @@ export async function abandon({
     await session.close()
     return
   }
+  const newest = newestOf({ session, base })
   session.destroy()
-  await withinMs(right.giveBack({ number: base.number, digest: base.digest }), RELEASE_MS_MAX).catch(() => false)
+  await withinMs(right.giveBack(newest), RELEASE_MS_MAX).catch(() => false)
+}
+
+/** The newest generation that this mount knows of: its base, or a checkpoint that its session has published. */
+export function newestOf({ session, base }: Pick<OpenedVm, 'session' | 'base'>): GenerationReference {
+  const { checkpoint } = session
+  if (checkpoint === undefined) return { number: base.number, digest: base.digest }
+  return { number: checkpoint.generation, digest: checkpoint.digest }
 }
 
 interface Claimed extends Pick<OpenedVm, 'base' | 'session' | 'right' | 'held'> {
@@ -107,14 +115,14 @@ async function openForWriting(
   const { vmPath, clientDirectory, mountpoint, acceptRollback } = request
   const clientId = client.id
   const claim = await claimVm({ pool, vmPath, vmId, clientId, clientDirectory, mountpoint, notice, acceptRollback })
-  const { held, newest: base, sessionDirectory, lock } = claim
+  const { held, newest, base, sessionDirectory, lock } = claim
   try {
     const session =
       claim.leftOver ?? newSession(sessionDirectory, { vmId, client: client.id, base, held, discard: false })
     return { base, session, held, right: new LeaseRight(pool, log, held), unlock: () => lock.release() }
   } catch (error) {
     // A full disk, say. Nothing was changed: nobody else has to wait for this client.
-    const generation = { number: base.number, digest: base.digest }
+    const generation = { number: newest.number, digest: newest.digest }
     const released = pool.run('releaseLease', { held, generation }, { what: 'giving the lease back' })
     await withinMs(released, RELEASE_MS_MAX).catch(() => false)
     lock.release()
@@ -170,9 +178,10 @@ function newSession(directory: string, { vmId, client, base, held, discard }: Ne
 }
 
 function openCache({ request, log }: Opening, vmId: string): Cache {
+  const quiet = quietly(log)
   return Cache.open({
     directory: path.join(request.cacheDirectory, vmId),
     bytesMax: request.cacheBytesMax,
-    onWarning: (message) => log.warn(message)
+    onWarning: (message) => quiet.warn(message)
   })
 }

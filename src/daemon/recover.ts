@@ -13,6 +13,7 @@ import {
   dropIfPublished,
   lockSession,
   openLeftOver,
+  readBase,
   SessionConflictError,
   sessionDirectoryOf
 } from './claim.js'
@@ -79,25 +80,16 @@ async function publishBranch(
       await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
       return undefined
     }
-    const input = { number: identity.baseGeneration }
-    const base = await pool.run('generation', input, { what: 'reading the base of the session' })
-    if (base.digest !== identity.baseDigest) {
-      throw new IntegrityError(
-        `the session is based on another generation ${String(base.number)} than the share shows`,
-        {
-          hint: `the share was restored from a backup or changed behind isrfs; nothing was changed, keep ${directory}`
-        }
-      )
-    }
+    const base = await readBase(pool, directory, identity)
     const session = openLeftOver(directory, base)
     try {
       const client = { id: clientId, host: hostName() }
       const how = { verify: false, acceptLoss: request.acceptLoss === true, onProgress }
       const options = { vmPath, session, base, held: undefined, cache: undefined, client, ...how }
-      const { branch, changedBytes, sentBytes } = await commitSession(options)
+      const { branch, head, changedBytes, sentBytes } = await commitSession(options)
       dropPublished(session, notice)
       await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
-      if (branch === undefined) return { kind: 'unchanged', generation: base.number }
+      if (branch === undefined) return { kind: 'unchanged', generation: head.number }
       return { kind: 'branch', branch: branch.published.name, why: branch.why, changedBytes, sentBytes }
     } catch (error) {
       await session.close().catch(() => undefined)
@@ -114,7 +106,7 @@ async function publish(
   claim: Claim,
   clientId: string
 ): Promise<Outcome | undefined> {
-  const { leftOver: session, newest, held } = claim
+  const { leftOver: session, newest, base, held } = claim
   const giveBack = (generation: GenerationReference): Promise<void> =>
     pool.run('releaseLease', { held, generation }, { what: 'giving the lease back' })
   if (session === undefined) {
@@ -123,10 +115,10 @@ async function publish(
     return undefined
   }
   try {
-    const { published, branch, changedBytes, sentBytes } = await commitSession({
+    const { published, branch, head, changedBytes, sentBytes } = await commitSession({
       vmPath: request.vmPath,
       session,
-      base: newest,
+      base,
       held,
       cache: undefined,
       client: { id: clientId, host: hostName() },
@@ -138,10 +130,9 @@ async function publish(
     if (branch !== undefined) {
       return { kind: 'branch', branch: branch.published.name, why: branch.why, changedBytes, sentBytes }
     }
-    const result = published ?? newest
     await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
-    await giveBack({ number: result.number, digest: result.digest })
-    if (published === undefined) return { kind: 'unchanged', generation: newest.number }
+    await giveBack({ number: head.number, digest: head.digest })
+    if (published === undefined) return { kind: 'unchanged', generation: head.number }
     return { kind: 'published', generation: published.number, changedBytes, sentBytes, verified: false }
   } catch (error) {
     if (Session.inspect(claim.sessionDirectory) === undefined) throw error // published; only the lease is left

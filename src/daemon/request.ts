@@ -9,6 +9,8 @@ const mountRequestSchema = z.object({
   clientDirectory: z.string().startsWith('/'),
   cacheDirectory: z.string().startsWith('/'),
   logFile: z.string().startsWith('/'),
+  /** how much of it is kept */
+  log: z.object({ bytesMax: z.number().int().positive(), filesMax: z.number().int().positive() }),
   /** null: the newest */
   generation: z.number().int().positive().nullable(),
   /** the beginning of a branch's name; null: no branch */
@@ -20,7 +22,13 @@ const mountRequestSchema = z.object({
   /** show a newest generation that is older than what this client has seen */
   acceptRollback: z.boolean(),
   writeback: z.boolean(),
+  /** send changes that are quiet while the mount lasts */
+  trickle: z.boolean(),
+  /** which way to the kernel */
+  transport: z.enum(['binding', 'direct']),
   /** how long reads of files that nobody writes or maps wait for the share; null: as long as it takes */
+  /** where metrics are served on the loopback address; null: nowhere */
+  metricsPort: z.number().int().min(0).max(65_535).nullable(),
   shareTimeoutMs: z.number().positive().nullable(),
   cacheBytesMax: z.number().int().positive()
 })

@@ -6,6 +6,7 @@ import { messageOf } from '../base/errors.js'
 import type { SharePool } from '../fetch/share-pool.js'
 import type { GenerationReference, HeldLease, LeaseHolder } from '../share/lease.js'
 import type { Pin } from '../share/pin.js'
+import { event } from './log-events.js'
 import type { Log } from './log.js'
 
 export const BEAT_INTERVAL_MS = 5000
@@ -15,6 +16,10 @@ export interface Right {
   readonly leaseNumber: number | null
   /** whether the share answered the last beat */
   readonly shareAnswers: boolean
+  /** when the share has last taken a beat, in ms since 1970; undefined: nothing beats */
+  readonly beatenMs: number | undefined
+  /** how long the last beat took */
+  readonly beatSeconds: number | undefined
   /** Ends the beats and leaves the lease as it is, so that nobody else publishes. */
   stop(): void
   /** Ends the beats and gives the lease (or pin) back. */
@@ -25,11 +30,14 @@ abstract class BeatingRight implements Right {
   abstract readonly lease: 'held' | 'lost' | 'none'
   abstract readonly leaseNumber: number | null
   shareAnswers = true
+  beatenMs = Date.now()
+  beatSeconds: number | undefined
   protected readonly pool: SharePool
   protected readonly log: Log
   readonly #timer: NodeJS.Timeout
   #beats = 0
   #beating = false
+  #silentSinceMs = 0
 
   constructor(pool: SharePool, log: Log) {
     this.pool = pool
@@ -54,7 +62,10 @@ abstract class BeatingRight implements Right {
     this.#beating = true
     const late = setTimeout(() => this.#answered(false, 'it does not answer'), BEAT_INTERVAL_MS)
     try {
+      const startedMs = performance.now()
       await this.beat(++this.#beats)
+      this.beatSeconds = (performance.now() - startedMs) / 1000
+      this.beatenMs = Date.now()
       this.#answered(true, '')
     } catch (error) {
       this.#answered(false, messageOf(error))
@@ -67,8 +78,13 @@ abstract class BeatingRight implements Right {
   #answered(answers: boolean, why: string): void {
     if (answers === this.shareAnswers) return
     this.shareAnswers = answers
-    if (answers) this.log.info('the share answers again')
-    else this.log.warn({ why }, 'the share does not answer; what is present is still served')
+    if (!answers) {
+      this.#silentSinceMs = Date.now()
+      this.log.warn(event('share-silent', { why }), 'the share does not answer; what is present is still served')
+      return
+    }
+    const silentSeconds = Math.round((Date.now() - this.#silentSinceMs) / 1000)
+    this.log.info(event('share-answers', { silentSeconds }), 'the share answers again')
   }
 }
 
@@ -87,7 +103,8 @@ export class LeaseRight extends BeatingRight {
     const stillHeld = await this.pool.run('beatLease', { held: this.#held, beats }, { what: 'beat of the lease' })
     if (stillHeld || this.lease === 'lost') return
     this.lease = 'lost'
-    this.log.error({ lease: this.#held.number }, 'the lease was taken by somebody else: nothing will be published')
+    const fields = event('lease-lost', { lease: this.#held.number })
+    this.log.error(fields, 'the lease was taken by somebody else: nothing will be published')
     this.stop()
   }
 
@@ -111,7 +128,8 @@ export class PinRight extends BeatingRight {
       return new PinRight(pool, log, await pool.run('createPin', { holder, generation }, { what: 'making a pin' }))
     } catch (error) {
       // whoever may not write here (a read-only export) can neither pin nor be asked to
-      log.warn({ why: messageOf(error) }, 'this mount could not be noted on the share: a prune would not see it')
+      const fields = event('share-trouble', { why: messageOf(error) })
+      log.warn(fields, 'this mount could not be noted on the share: a prune would not see it')
       return new NoRight()
     }
   }
@@ -129,6 +147,8 @@ class NoRight implements Right {
   readonly lease = 'none'
   readonly leaseNumber = null
   readonly shareAnswers = true
+  readonly beatenMs = undefined
+  readonly beatSeconds = undefined
 
   stop(): void {
     // nothing beats

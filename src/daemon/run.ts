@@ -3,22 +3,28 @@
  * command line. Reports through `Reporter`; the caller decides how the process ends.
  */
 import { BusyError, messageOf } from '../base/errors.js'
-import { createBindingTransport } from '../fuse/binding.js'
+import { createTransport } from '../fuse/choose.js'
+import { OperationTimes } from '../fuse/operation-times.js'
 import { Images } from '../image/images.js'
+import { SharedRegions } from '../image/shared-regions.js'
 import { Tree } from '../tree/tree.js'
+import { createCheckpointer, whyNoCheckpointer } from './checkpoint.js'
 import { ControlServer } from './control-server.js'
-import { type Log, openLog } from './log.js'
+import { event } from './log-events.js'
+import { type Log, openLog, quietly } from './log.js'
 import type { Outcome } from './messages.js'
+import { type MetricsPort, serveMetrics } from './metrics-port.js'
 import { isMapped } from './mapped-files.js'
 import { MountLife } from './mount-life.js'
 import { abandon, openVm, type OpenedVm } from './opened-vm.js'
 import type { MountRequest } from './request.js'
 import { createSocketPath } from './socket-path.js'
 import type { StartGate } from './start-gate.js'
+import { endProcess, noteThreads } from './share-threads.js'
 import { statusOf } from './status.js'
+import { warmMount } from './warm.js'
 
 const SIGNAL_RETRY_MS = 1000
-const VERSION_FACTS = { program: 'isrfs' }
 
 export interface Ready {
   readonly generation: number
@@ -33,21 +39,22 @@ export interface Reporter {
 
 /** Rejects with what stopped the mount from starting, or with what stopped its end (NotPublishedError). */
 export async function runMount(request: MountRequest, reporter: Reporter, gate: StartGate): Promise<Outcome> {
-  const log = openLog(request.logFile, { ...VERSION_FACTS, vm: request.vmPath, mountpoint: request.mountpoint })
+  const { vmPath, mountpoint, logFile, log: limits } = request
+  const log = openLog(logFile, { vm: vmPath, mountpoint }, limits)
   process.on('uncaughtException', (error) => {
-    log.fatal({ why: error.stack ?? error.message }, 'a defect; what was accepted is in the session')
-    process.exit(1)
+    log.fatal(event('defect', { why: error.stack ?? error.message }), 'a defect; what was accepted is in the session')
+    endProcess(1)
   })
-  log.info({ request }, 'starting')
+  log.info(event('starting', { request }), 'starting')
   const notice = (text: string): void => {
-    log.info(text)
+    log.info(event('notice'), text)
     reporter.notice(text)
   }
   try {
     const vm = await openVm({ request, log, notice, checkpoint: () => gate.checkpoint() })
     return await serve(request, reporter, gate, log, vm)
   } catch (error) {
-    log.error({ why: messageOf(error) }, 'failed')
+    log.error(event('failed', { why: messageOf(error) }), 'failed')
     throw error
   }
 }
@@ -60,45 +67,68 @@ async function serve(
   vm: OpenedVm
 ): Promise<Outcome> {
   const since = new Date().toISOString()
+  const quiet = quietly(log)
+  const shared =
+    request.transport === 'direct'
+      ? new SharedRegions({ session: vm.session, cache: vm.cache, mayWrite: request.writeback && !request.readOnly })
+      : undefined
   const images = new Images({
     session: vm.session,
     cache: vm.cache,
     pool: vm.pool,
+    shared,
     uploadTo: vm.held === undefined ? undefined : request.vmPath,
+    trickle: request.trickle,
     writeback: request.writeback,
     shareTimeoutMs: request.shareTimeoutMs ?? undefined,
     isShareSilent: () => !vm.right.shareAnswers,
-    onDamage: (message) => log.error({ damage: message }, 'a block is damaged: its readers get EIO'),
-    onWarning: (message) => log.warn(message)
+    onDamage: (message) => quiet.damage(message),
+    onWarning: (message) => quiet.warn(message)
   })
   const { readOnly, writeback, mountpoint, allowOther, vmPath } = request
   const isFileMapped = (name: string): Promise<boolean> => isMapped(mountpoint, name)
   const tree = new Tree(vm.session, images, { readOnly, writeback, isMapped: isFileMapped })
-  const transport = createBindingTransport(tree, {
-    mountpoint,
-    readOnly,
-    allowOther,
-    writeback,
-    vmName: vmPath,
-    onError: (error, operation) =>
-      log.error({ operation, why: messageOf(error) }, 'a request failed in an unforeseen way')
+  const onError = (error: unknown, operation: string): void =>
+    log.error(event('request-failed', { operation, why: messageOf(error) }), 'a request failed in an unforeseen way')
+  const times = new OperationTimes()
+  const options = { mountpoint, readOnly, allowOther, writeback, vmName: vmPath, onError, times, shared }
+  const transport = createTransport(request.transport, tree, options, (text) => {
+    log.warn(event('notice'), text)
+    reporter.notice(text)
   })
+  const checkpointer = createCheckpointer(request, vm, images)
   let control: ControlServer | undefined
+  let port: MetricsPort | undefined
   const letGo = async (): Promise<void> => {
     await vm.release()
     control?.stopListening()
   }
   const life = new MountLife(request, vm, transport, log, letGo, {
     anyWriteFailed: () => images.counters.failedWrites > 0,
-    stop: () => images.stop()
+    stop: async () => {
+      images.stop()
+      await checkpointer?.stop()
+    },
+    profile: () => images.nextProfile()
   })
+  // prom-client is loaded when somebody asks
+  const metrics = async (): Promise<string> =>
+    (await import('./metrics.js')).metricsText({ request, vm, images, shared, tree, life, checkpointer, since, times })
   try {
     control = await ControlServer.listen(createSocketPath(mountpoint), {
-      status: () => statusOf({ request, vm, images, tree, life, since }),
+      status: () => statusOf({ request, vm, images, shared, tree, life, checkpointer, since }),
+      metrics,
+      warm: (onProgress, isStopped) =>
+        warmMount(vm, images, { onProgress, isStopped: () => isStopped() || life.isEnding() }),
+      checkpoint: async () => {
+        if (checkpointer === undefined) throw whyNoCheckpointer(request)
+        return life.checkpoint(checkpointer)
+      },
       unmount: (options) => life.unmount(options),
       watch: (watcher) => life.watch(watcher)
     })
     gate.checkpoint()
+    noteThreads('requests of the mount', () => transport.threadsWait)
     await life.mount()
   } catch (error) {
     await control?.close()
@@ -107,15 +137,33 @@ async function serve(
     throw error
   }
   gate.open()
+  if (request.metricsPort !== null) {
+    port = await serveMetrics(request.metricsPort, metrics, log, (text) => reporter.notice(text))
+  }
   endOnSignals(life, log, reporter)
   const files = vm.base.manifest.entries.length
-  log.info({ generation: vm.base.number, files }, 'mounted')
+  log.info(event('mounted', { generation: vm.base.number, files, transport: request.transport }), 'mounted')
+  void replayProfile(vm, images, log)
   reporter.ready({ generation: vm.base.number, files, totalBytes: images.totalBytes() })
   try {
     return await life.finished
   } finally {
+    port?.close()
     await control.close()
     log.flush()
+  }
+}
+
+/** What an earlier mount read first is fetched ahead. A profile that cannot be had costs nothing but time. */
+async function replayProfile({ pool, base }: OpenedVm, images: Images, log: Log): Promise<void> {
+  try {
+    const profile = await pool.run('profile', { generation: base.number }, { priority: 'profile', what: 'the profile' })
+    if (profile === undefined) return
+    await images.replay(profile)
+    const counts = { runs: profile.runs.length, ...images.ahead.counters.profile }
+    log.info(event('profile', counts), 'the profile was fetched')
+  } catch (error) {
+    log.warn(event('no-profile', { why: messageOf(error) }), 'no profile')
   }
 }
 
@@ -123,7 +171,7 @@ async function serve(
 function endOnSignals(life: MountLife, log: Log, reporter: Reporter): void {
   let asked = false
   const end = async (signal: string): Promise<void> => {
-    log.info({ signal }, 'asked to end')
+    log.info(event('asked-to-end', { signal }), 'asked to end')
     if (asked) return
     asked = true
     for (let attempt = 0; !life.isEnding(); attempt++) {
@@ -132,11 +180,12 @@ function endOnSignals(life: MountLife, log: Log, reporter: Reporter): void {
       } catch (error) {
         if (life.isEnding()) return // told by life.finished
         if (attempt === 0) reporter.notice(`${messageOf(error)}; it is unmounted as soon as that is possible`)
-        if (!(error instanceof BusyError)) log.warn({ why: messageOf(error) }, 'not unmounted yet')
+        if (!(error instanceof BusyError))
+          log.warn(event('not-unmounted', { why: messageOf(error) }), 'not unmounted yet')
         await new Promise((resolve) => setTimeout(resolve, SIGNAL_RETRY_MS))
       }
     }
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void end(signal))
-  process.on('SIGHUP', () => log.info('SIGHUP ignored'))
+  process.on('SIGHUP', () => log.info(event('signal', { signal: 'SIGHUP' }), 'SIGHUP ignored'))
 }

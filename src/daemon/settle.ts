@@ -8,16 +8,19 @@
  */
 import { IsrfsError, messageOf, NotPublishedError } from '../base/errors.js'
 import { type CommitResult, commitSession } from '../commit/commit.js'
+import type { Profile } from '../format/profile.js'
 import type { GenerationReference } from '../share/lease.js'
 import { hostName } from './host.js'
+import { event } from './log-events.js'
 import type { Log } from './log.js'
 import type { Outcome, Progress } from './messages.js'
-import type { OpenedVm } from './opened-vm.js'
+import { newestOf, type OpenedVm } from './opened-vm.js'
 import type { MountRequest } from './request.js'
 import { notePublished } from './seen-generation.js'
 import { withinMs } from './within.js'
 
 const RELEASE_MS_MAX = 15_000
+const PROFILE_MS_MAX = 5000
 
 export interface Settling {
   readonly verify: boolean
@@ -25,11 +28,13 @@ export interface Settling {
   readonly log: Log
   readonly onProgress: (progress: Progress) => void
   readonly notice: (text: string) => void
+  readonly profile?: () => Profile | undefined
 }
 
 /** Rejects with NotPublishedError, the session closed and whole. */
 export async function settleMount(request: MountRequest, vm: OpenedVm, settling: Settling): Promise<Outcome> {
   const { session, base, held } = vm
+  const before = newestOf(vm)
   if (held === undefined) {
     await letGo(vm, base, settling)
     return { kind: 'nothing-to-publish', why: request.readOnly ? 'read-only' : 'discard' }
@@ -37,17 +42,37 @@ export async function settleMount(request: MountRequest, vm: OpenedVm, settling:
   const committed = session.namespace.changed ? await commit(request, vm, held, settling) : undefined
   if (committed?.branch !== undefined) {
     const { branch, changedBytes, sentBytes } = committed
-    await letGo(vm, base, settling)
+    await letGo(vm, before, settling)
     return { kind: 'branch', branch: branch.published.name, why: branch.why, changedBytes, sentBytes }
   }
+  await keepProfile(vm, (committed?.head ?? before).number, settling)
   if (committed?.published === undefined) {
-    await letGo(vm, base, settling)
-    return { kind: 'unchanged', generation: base.number }
+    const newest = committed?.head ?? before
+    await letGo(vm, newest, settling)
+    return { kind: 'unchanged', generation: newest.number }
   }
   const { published, changedBytes, sentBytes } = committed
   notePublished({ clientDirectory: request.clientDirectory, vmId: base.manifest.vm }, published)
   await letGo(vm, published, settling)
   return { kind: 'published', generation: published.number, changedBytes, sentBytes, verified: settling.verify }
+}
+
+/** Advice for the next mount: a share that does not take it in time keeps nobody. */
+async function keepProfile(
+  { pool }: OpenedVm,
+  generation: number,
+  { profile: profileOf, log }: Settling
+): Promise<void> {
+  const profile = profileOf?.()
+  if (profile === undefined) return
+  try {
+    const input = { generation, profile }
+    const written = pool.run('writeProfile', input, { what: 'writing the profile' })
+    if (!(await withinMs(written, PROFILE_MS_MAX)))
+      log.warn(event('no-profile', { why: 'not in time' }), 'the profile was not written in time')
+  } catch (error) {
+    log.warn(event('no-profile', { why: messageOf(error) }), 'no profile was written')
+  }
 }
 
 async function commit(
@@ -71,7 +96,9 @@ async function commit(
     })
   } catch (error) {
     vm.right.stop()
-    await session.close().catch((failure: unknown) => log.error({ why: messageOf(failure) }, 'closing the session'))
+    await session
+      .close()
+      .catch((failure: unknown) => log.error(event('failed', { why: messageOf(failure) }), 'closing the session'))
     throw asNotPublished(error, request.vmPath)
   }
 }
@@ -86,9 +113,14 @@ async function letGo(
   } catch (error) {
     notice(`the session could not be cleaned up (the next mount does it): ${messageOf(error)}`)
   }
-  const given = right
-    .giveBack({ number: newest.number, digest: newest.digest })
-    .then(() => (held === undefined ? undefined : pool.run('removeSessionPins', { client: client.id })))
+  // While the lease is held nobody prunes: the pins of a session that is gone may go first.
+  const unpinned =
+    held === undefined
+      ? Promise.resolve()
+      : pool.run('removeSessionPins', { client: client.id }).catch((error: unknown) => {
+          notice(`a pin could not be removed: ${messageOf(error)}`)
+        })
+  const given = unpinned.then(() => right.giveBack({ number: newest.number, digest: newest.digest }))
   try {
     if (await withinMs(given, RELEASE_MS_MAX)) return
     notice('the share does not answer: the lease could not be given back; the next mount by this client takes it back')

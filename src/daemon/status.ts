@@ -1,6 +1,9 @@
 /** What a mount says about itself. Everything comes from memory, so the answer never waits for the share. */
+import { totalOf } from '../base/thread-counters.js'
 import { PAGE_BYTES } from '../base/units.js'
+import type { Checkpointer } from '../commit/checkpointer.js'
 import type { Images } from '../image/images.js'
+import type { SharedRegions } from '../image/shared-regions.js'
 import type { Tree } from '../tree/tree.js'
 import type { Status } from './messages.js'
 import type { MountLife } from './mount-life.js'
@@ -11,8 +14,10 @@ export interface StatusSources {
   readonly request: MountRequest
   readonly vm: OpenedVm
   readonly images: Images
+  readonly shared: SharedRegions | undefined
   readonly tree: Tree
   readonly life: MountLife
+  readonly checkpointer: Checkpointer | undefined
   /** when this mount began, ISO 8601 */
   readonly since: string
 }
@@ -20,7 +25,7 @@ export interface StatusSources {
 /** shorter waits are the normal course of things */
 const WAITING_MS_MIN = 1000
 
-export function statusOf({ request, vm, images, tree, life, since }: StatusSources): Status {
+export function statusOf({ request, vm, images, shared, tree, life, checkpointer, since }: StatusSources): Status {
   const { session, pool, cache, right } = vm
   const { progress } = life
   return {
@@ -28,6 +33,7 @@ export function statusOf({ request, vm, images, tree, life, since }: StatusSourc
     mountpoint: request.mountpoint,
     state: life.state,
     generation: vm.base.number,
+    checkpoint: session.checkpoint?.generation ?? null,
     readOnly: request.readOnly,
     discard: request.discard,
     client: vm.client.id,
@@ -42,7 +48,12 @@ export function statusOf({ request, vm, images, tree, life, since }: StatusSourc
     totalBytes: images.totalBytes(),
     fetchedBytes: pool.counters.fetchedBytes,
     fetchedBlocks: pool.counters.fetchedBlocks,
-    uploadedBytes: images.uploadedBytes + progress.sentBytes,
+    aheadBlocks: images.ahead.totals().fetchedBlocks,
+    aheadUsedBlocks: images.ahead.totals().usedBlocks,
+    profileBlocks: images.ahead.counters.profile.fetchedBlocks,
+    profileUsedBlocks: images.ahead.counters.profile.usedBlocks,
+    uploadedBytes: images.uploadedBytes + (checkpointer?.sentBytes ?? 0) + (life.isEnding() ? progress.sentBytes : 0),
+    trickledBytes: images.trickledBytes,
     cacheBytes: cache.bytes,
     shareErrors: pool.counters.shareErrors,
     shareAnswers: right.shareAnswers,
@@ -51,6 +62,8 @@ export function statusOf({ request, vm, images, tree, life, since }: StatusSourc
     doneBytes: progress.doneBytes,
     toDoBytes: progress.totalBytes,
     openHandles: tree.openHandles,
+    threadReads: shared === undefined ? 0 : totalOf(shared.counters, 'reads'),
+    threadWrites: shared === undefined ? 0 : totalOf(shared.counters, 'writes'),
     residentBytes: process.memoryUsage.rss(),
     waiting: images
       .waiting()

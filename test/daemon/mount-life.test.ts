@@ -1,6 +1,8 @@
 /** The life of real mounts: who may mount, how they end, what goes wrong and how it goes on. */
+import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import anyTest, { type TestFn } from 'ava'
 import { breakLease, readLease } from '../../src/share/lease.js'
 import { Share } from '../../src/share/share.js'
@@ -333,36 +335,74 @@ test.serial(
   }
 )
 
-test.serial(
-  'an unmount while a request hangs on the share says so, and the daemon ends when the share answers',
-  async (t) => {
-    const { bed } = t.context
-    const share = await bed.mount('server', bed.vm(), 'share-mount', '--discard')
-    const { pid: server } = await bed.status('server', share)
-    const vm = path.join(share, 'inner')
-    await bed.mustIsrfs('a', 'import', bed.path('source'), vm)
-    const mountpoint = await bed.mount('b', vm, 'mnt', '--read-only')
-    const { pid } = await bed.status('b', mountpoint)
-    process.kill(server, 'SIGSTOP')
-    try {
-      const reader = bed.spawn('head', ['-c', '1', path.join(mountpoint, 'disk')])
-      await waitFor(
-        async () => /^waiting .*(block|map)/m.test((await bed.mustIsrfs('b', 'status', mountpoint)).stdout),
-        'the read'
-      )
-      reader.kill('SIGKILL')
-      const refused = await bed.isrfs('b', 'unmount', mountpoint)
-      t.is(refused.code, 6, refused.stderr)
-      t.regex(refused.stderr, /waits for the share|is in use/)
-    } finally {
-      process.kill(server, 'SIGCONT')
+// libfuse waits for its running requests before it says that the mount has ended; the direct transport hears it at once.
+for (const [transport, code, text] of [
+  ['binding', 6, /waits for the share|is in use/],
+  ['direct', 0, /the share does not answer/]
+] as const)
+  test.serial(
+    `${transport}: an unmount while a request hangs on the share says so, and the daemon ends when the share answers`,
+    async (t) => {
+      const { bed } = t.context
+      const share = await bed.mount('server', bed.vm(), 'share-mount', '--discard')
+      const { pid: server } = await bed.status('server', share)
+      const vm = path.join(share, 'inner')
+      await bed.mustIsrfs('a', 'import', bed.path('source'), vm)
+      const mountpoint = await bed.mount('b', vm, 'mnt', '--read-only', '--transport', transport)
+      const { pid } = await bed.status('b', mountpoint)
+      process.kill(server, 'SIGSTOP')
+      try {
+        const reader = bed.spawn('head', ['-c', '1', path.join(mountpoint, 'disk')])
+        await waitFor(
+          async () => /^waiting .*(block|map)/m.test((await bed.mustIsrfs('b', 'status', mountpoint)).stdout),
+          'the read'
+        )
+        reader.kill('SIGKILL')
+        const refused = await bed.isrfs('b', 'unmount', mountpoint)
+        t.is(refused.code, code, refused.stderr)
+        t.regex(refused.stderr, text)
+      } finally {
+        process.kill(server, 'SIGCONT')
+      }
+      await bed.isrfs('b', 'unmount', mountpoint)
+      await waitFor(() => !isAlive(pid), 'the daemon to end')
+      await bed.unmount('server', share)
+      t.pass()
     }
-    await bed.isrfs('b', 'unmount', mountpoint)
-    await waitFor(() => !isAlive(pid), 'the daemon to end')
-    await bed.unmount('server', share)
-    t.pass()
+  )
+
+test.serial('a program that waits for a dead share can be killed, whatever way it reads', async (t) => {
+  const { bed } = t.context
+  fs.writeFileSync(bed.path('source', 'large'), randomBytes(1024 * 1024))
+  const share = await bed.mount('server', bed.vm(), 'share-mount', '--discard')
+  const { pid: server } = await bed.status('server', share)
+  const vm = path.join(share, 'inner')
+  await bed.mustIsrfs('a', 'import', bed.path('source'), vm)
+  const mountpoint = await bed.mount('b', vm, 'mnt', '--transport', 'direct')
+  const large = path.join(mountpoint, 'large')
+  process.kill(server, 'SIGSTOP')
+  try {
+    for (const words of [
+      [`if=${large}`, 'of=/dev/null', 'bs=4k', 'count=1', 'skip=10'],
+      [`if=${large}`, 'of=/dev/null', 'bs=4k', 'count=1', 'skip=100', 'iflag=direct'],
+      ['if=/dev/zero', `of=${large}`, 'bs=4', 'count=1', 'seek=200000', 'conv=notrunc'] // the page is read first
+    ]) {
+      const program = bed.spawn('dd', words)
+      await pause(1000) // it waits in the kernel by then; else it dies the more easily
+      program.kill('SIGKILL')
+      await waitFor(() => !isAlive(program.pid ?? 0), `dd ${words.join(' ')} to be gone`)
+    }
+  } finally {
+    process.kill(server, 'SIGCONT')
   }
-)
+  t.deepEqual(
+    fs.readFileSync(large),
+    fs.readFileSync(bed.path('source', 'large')),
+    'reads that were given up spoil nothing'
+  )
+  await bed.unmount('b', mountpoint)
+  await bed.unmount('server', share)
+})
 
 test.serial('a session in which nothing was changed does not keep a newer generation from being mounted', async (t) => {
   const { bed } = t.context

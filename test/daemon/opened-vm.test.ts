@@ -30,15 +30,19 @@ function makePlace(t: ExecutionContext): Place {
     mountpoint: path.join(directory, 'mnt'),
     clientDirectory: client,
     cacheDirectory: path.join(client, 'cache'),
+    log: { bytesMax: 2 ** 20, filesMax: 2 },
     logFile: path.join(directory, 'log'),
     generation: null,
     branch: null,
     shareTimeoutMs: null,
+    metricsPort: null,
     acceptRollback: false,
+    transport: 'binding' as const,
     readOnly: false,
     discard: false,
     allowOther: false,
     writeback: true,
+    trickle: false,
     cacheBytesMax: 2 ** 30
   }
   const open = (): Promise<OpenedVm> => openVm({ request, log, notice: () => undefined, checkpoint: () => undefined })
@@ -99,6 +103,7 @@ test.serial('what fails when a mount lets go of its files does not hide how it e
   const { request, open } = makePlace(t)
   const vm = await open()
   const transport = {
+    threadsWait: false,
     mount: () => Promise.resolve(),
     ended: Promise.resolve(),
     drained: () => Promise.resolve(),
@@ -108,7 +113,11 @@ test.serial('what fails when a mount lets go of its files does not hide how it e
     await vm.release()
     throw new Error('the disk is broken')
   }
-  const life = new MountLife(request, vm, transport, log, letGo, { anyWriteFailed: () => false, stop: () => undefined })
+  const life = new MountLife(request, vm, transport, log, letGo, {
+    anyWriteFailed: () => false,
+    stop: () => undefined,
+    profile: () => undefined
+  })
   const notices: string[] = []
   life.watch({ notice: (text) => notices.push(text), progress: () => undefined })
   await life.mount()

@@ -100,6 +100,7 @@ const STATUS: Status = {
   mountpoint: '/m',
   state: 'mounted',
   generation: 1,
+  checkpoint: null,
   readOnly: false,
   discard: false,
   client: 'c',
@@ -114,7 +115,12 @@ const STATUS: Status = {
   totalBytes: 0,
   fetchedBytes: 0,
   fetchedBlocks: 0,
+  aheadBlocks: 0,
+  aheadUsedBlocks: 0,
+  profileBlocks: 0,
+  profileUsedBlocks: 0,
   uploadedBytes: 0,
+  trickledBytes: 0,
   cacheBytes: 0,
   shareErrors: 0,
   shareAnswers: true,
@@ -123,13 +129,18 @@ const STATUS: Status = {
   doneBytes: 0,
   toDoBytes: 0,
   openHandles: 0,
+  threadReads: 0,
+  threadWrites: 0,
   residentBytes: 0,
   waiting: []
 }
 
 function controlled(overrides: Partial<Controlled> = {}): Controlled {
   return {
+    metrics: () => Promise.resolve(''),
     status: () => STATUS,
+    warm: () => Promise.resolve({ totalBytes: 0, fetchedBytes: 0 }),
+    checkpoint: () => Promise.reject(new Error('not now')),
     unmount: () => Promise.resolve({ kind: 'unchanged', generation: 1 }),
     watch: () => () => undefined,
     ...overrides
