@@ -7,14 +7,14 @@ import { hostName } from '../daemon/host.js'
 import { openClient } from '../session/client.js'
 import { bytes, percent } from './figures.js'
 import { directoriesOf, type GlobalOptions, toGenerationNumber } from './options.js'
-import { notice, result } from './output.js'
+import { notice, resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
 
 export async function importCommand(
   source: string,
   vm: string,
-  options: GlobalOptions & { readonly update?: boolean; readonly joinPieces?: boolean }
+  options: GlobalOptions & { readonly update?: boolean; readonly joinPieces?: boolean; readonly json?: boolean }
 ): Promise<void> {
   const { clientDirectory } = directoriesOf(options)
   prepareDirectory(clientDirectory, '--client-dir')
@@ -32,14 +32,13 @@ export async function importCommand(
       signal: endOnSignals()
     })
     view.end()
-    if (published === undefined) {
-      result(`nothing differs from the newest generation of ${vmPath}; nothing was published`)
-      return
-    }
     // a directory of a few bytes is larger on the share: its maps count too
     const saved = sentBytes < totalBytes ? ` (${percent(totalBytes - sentBytes, totalBytes)} saved)` : ''
-    result(
-      `generation ${String(published.number)} of ${vmPath}: ${String(files)} files, ${bytes(totalBytes)}, ${bytes(changedBytes)} changed, ${bytes(sentBytes)} sent${saved}`
+    const generation = published?.number ?? null
+    resultAs(options.json, { vm: vmPath, generation, files, totalBytes, changedBytes, sentBytes }, () =>
+      generation === null
+        ? `nothing differs from the newest generation of ${vmPath}; nothing was published`
+        : `generation ${String(generation)} of ${vmPath}: ${String(files)} files, ${bytes(totalBytes)}, ${bytes(changedBytes)} changed, ${bytes(sentBytes)} sent${saved}`
     )
   } finally {
     view.end()
@@ -49,7 +48,7 @@ export async function importCommand(
 export async function exportCommand(
   vm: string,
   directory: string,
-  options: { readonly generation?: string }
+  options: { readonly generation?: string; readonly json?: boolean }
 ): Promise<void> {
   const generation = options.generation === undefined ? undefined : toGenerationNumber(options.generation)
   const view = progressView()
@@ -63,8 +62,14 @@ export async function exportCommand(
       signal: endOnSignals()
     })
     view.end()
-    result(
-      `generation ${String(exported.generation.number)} of ${path.resolve(vm)} is in ${path.resolve(directory)}: ${String(exported.files)} files, ${bytes(exported.totalBytes)}`
+    const { number } = exported.generation
+    const { files, totalBytes } = exported
+    const where = { vm: path.resolve(vm), directory: path.resolve(directory) }
+    resultAs(
+      options.json,
+      { ...where, generation: number, files, totalBytes },
+      () =>
+        `generation ${String(number)} of ${where.vm} is in ${where.directory}: ${String(files)} files, ${bytes(totalBytes)}`
     )
   } finally {
     view.end()

@@ -15,8 +15,15 @@ import { rollBack } from '../history/rollback.js'
 import { openClient } from '../session/client.js'
 import { Share } from '../share/share.js'
 import { bytes } from './figures.js'
-import { directoriesOf, type GlobalOptions, toDurationMs, toGenerationNumber, toGenerationOrBranch } from './options.js'
-import { notice, result } from './output.js'
+import {
+  directoriesOf,
+  type GlobalOptions,
+  toCount,
+  toDurationMs,
+  toGenerationNumber,
+  toGenerationOrBranch
+} from './options.js'
+import { notice, result, resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
 import { table } from './table.js'
@@ -37,11 +44,15 @@ export function diffCommand(given: string, from: string, to: string, options: { 
   result(table(columns, rows))
 }
 
-export function rollbackCommand(given: string, name: string, options: GlobalOptions): void {
+export function rollbackCommand(
+  given: string,
+  name: string,
+  options: GlobalOptions & { readonly json?: boolean }
+): void {
   const share = shareOf(given)
   const source = readNamed(share, name)
   const published = rollBack({ share, name: nameOf(source), source, client: clientOf(options) })
-  result(
+  resultAs(options.json, { vm: share.root, restores: nameOf(source), generation: published?.number ?? null }, () =>
     published === undefined
       ? `generation ${nameOf(source)} of ${share.root} is the newest one already`
       : `generation ${String(published.number)} of ${share.root} has the content of ${nameOf(source)} now`
@@ -114,20 +125,24 @@ export interface PruneCommandOptions {
   readonly branch?: readonly string[]
   readonly grace: string
   readonly yes?: boolean
+  readonly json?: boolean
 }
 
 export function pruneCommand(given: string, options: GlobalOptions & PruneCommandOptions): void {
-  if (!/^[1-9]\d*$/.test(options.keep)) throw new UsageError(`--keep ${options.keep} is not a number of generations`)
   const share = shareOf(given)
   const yes = options.yes === true
   const pruned = prune({
     share,
     client: clientOf(options),
-    keep: Number(options.keep),
+    keep: toCount(options.keep, '--keep'),
     branches: options.branch ?? [],
     graceMs: toDurationMs(options.grace),
     yes
   })
+  if (options.json === true) {
+    result(JSON.stringify({ done: yes, ...pruned }))
+    return
+  }
   for (const { name, why } of pruned.kept) notice(`generation ${name} stays: ${why}`)
   const names = pruned.removed.length === 0 ? 'no generation' : `generations ${pruned.removed.join(', ')}`
   const chunks = `${String(pruned.trashedChunks)} unused chunks (${bytes(pruned.trashedBytes)})`

@@ -10,6 +10,7 @@ import {
   readBranch,
   readGeneration
 } from '../format/generations.js'
+import type { Manifest } from '../format/manifest.js'
 import { readTombstone } from '../format/tombstone.js'
 import { readVmDescriptor } from '../format/vm.js'
 import { Share } from '../share/share.js'
@@ -75,8 +76,7 @@ function rowOf(entry: Entry): string[] {
   if (entry.kind === 'damaged') return [entry.name, entry.damage]
   if (entry.kind === 'pruned') return [entry.name, moment(entry.pruned), '', '', '', '', '', 'pruned']
   const { manifest } = entry.read
-  const { created, client, changedBytes, sentBytes, restores } = manifest
-  const note = entry.kind === 'branch' ? 'branch' : restores === undefined ? '' : `restores ${restores}`
+  const { created, client, changedBytes, sentBytes } = manifest
   return [
     entry.name,
     moment(created),
@@ -85,8 +85,13 @@ function rowOf(entry: Entry): string[] {
     bytes(sentBytes),
     String(filesIn(entry.read)),
     bytes(sizeOf(manifest)),
-    note
+    entry.kind === 'branch' ? 'branch' : noteOf(manifest)
   ]
+}
+
+function noteOf({ restores, checkpoint }: Manifest): string {
+  if (restores !== undefined) return `restores ${restores}`
+  return checkpoint === undefined ? '' : 'checkpoint'
 }
 
 /** docs/operations.md, "JSON". */
@@ -96,7 +101,7 @@ function jsonOf(entry: Entry): object {
   if (entry.kind === 'damaged') return { generation, ...branch, damage: entry.damage }
   if (entry.kind === 'pruned') return { generation, ...branch, pruned: entry.pruned }
   const { digest, manifest } = entry.read
-  const { created, client, changedBytes, sentBytes, parent, session, restores } = manifest
+  const { created, client, changedBytes, sentBytes, parent, session, restores, checkpoint } = manifest
   return {
     generation,
     ...branch,
@@ -110,7 +115,8 @@ function jsonOf(entry: Entry): object {
     sentBytes,
     files: filesIn(entry.read),
     totalBytes: sizeOf(manifest),
-    ...(restores === undefined ? {} : { restores })
+    ...(restores === undefined ? {} : { restores }),
+    ...(checkpoint === undefined ? {} : { checkpoint })
   }
 }
 

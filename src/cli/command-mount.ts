@@ -2,23 +2,31 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError, messageOf, UsageError } from '../base/errors.js'
-import { rotateLog } from '../daemon/log.js'
 import type { MountRequest } from '../daemon/request.js'
 import type { Ready } from '../daemon/run.js'
 import { branchError } from '../daemon/settle.js'
 import { endProcess } from '../daemon/share-threads.js'
-import { socketName } from '../daemon/socket-path.js'
 import { StartGate } from '../daemon/start-gate.js'
 import { startDaemon } from './daemon-process.js'
 import { bytes } from './figures.js'
+import { logFileOf } from './log-files.js'
 import { checkMountpoint, checkNotInside } from './mountpoint.js'
-import { directoriesOf, type GlobalOptions, toDurationMs, toGenerationOrBranch, toSize } from './options.js'
+import {
+  directoriesOf,
+  type GlobalOptions,
+  toCount,
+  toDurationMs,
+  toGenerationOrBranch,
+  toPort,
+  toSize
+} from './options.js'
 import { outcomeText } from './outcome.js'
-import { notice, report } from './output.js'
+import { notice, report, result } from './output.js'
 import { tellServiceManager } from './service-manager.js'
+import { chooseTransport } from './transport.js'
 import { checkMachine, prepareDirectory, thisMachine } from './prerequisites.js'
 
-const CACHE_BYTES_DEFAULT = 20 * 1024 ** 3
+export const CACHE_BYTES_DEFAULT = 20 * 1024 ** 3
 const FIRST_ANSWER_MS_MAX = 30_000
 
 export interface MountOptions extends GlobalOptions {
@@ -32,7 +40,13 @@ export interface MountOptions extends GlobalOptions {
   readonly shareTimeout?: string
   /** false with --no-writeback */
   readonly writeback: boolean
+  /** false with --no-trickle */
+  readonly trickle: boolean
   readonly transport: string
+  readonly json?: boolean
+  readonly logSize: string
+  readonly logFiles: string
+  readonly metricsPort?: string
 }
 
 export async function mountCommand(vm: string, givenMountpoint: string, options: MountOptions): Promise<void> {
@@ -47,23 +61,20 @@ export async function mountCommand(vm: string, givenMountpoint: string, options:
   prepareDirectory(partial.clientDirectory, '--client-dir')
   prepareDirectory(partial.cacheDirectory, '--cache-dir')
   const request = { ...partial, mountpoint, logFile: prepareLog(partial.clientDirectory, partial.vmPath, mountpoint) }
-  if (options.foreground === true) await stayInForeground(request)
+  if (options.foreground === true) await stayInForeground(request, options.json)
   const started = await startDaemon(request, notice)
   await firstAnswer(mountpoint)
-  tellReady(request, started)
+  tellReady(request, started, options.json)
 }
 
 /** Everything that follows from the command line alone. */
 function requestOf(vm: string, options: MountOptions): Omit<MountRequest, 'mountpoint' | 'logFile'> {
-  switch (options.transport) {
-    case 'auto':
-    case 'binding':
-      break
-    case 'direct':
-      throw new UsageError('--transport direct is not available yet', { hint: 'use --transport auto' })
-    default:
-      throw new UsageError(`--transport ${options.transport} is unknown`, { hint: 'use auto or binding' })
-  }
+  const transport = chooseTransport(options.transport, {
+    uid: process.getuid?.() ?? 0,
+    architecture: process.arch,
+    foreground: options.foreground === true,
+    searchPath: process.env['PATH'] ?? ''
+  })
   const shown =
     options.generation === undefined ? { generation: null, branch: null } : toGenerationOrBranch(options.generation)
   const isOld = options.generation !== undefined
@@ -80,20 +91,18 @@ function requestOf(vm: string, options: MountOptions): Omit<MountRequest, 'mount
     allowOther: options.allowOther === true,
     acceptRollback: options.acceptRollback === true,
     writeback: options.writeback,
+    trickle: options.trickle,
+    transport,
+    log: { bytesMax: toSize(options.logSize), filesMax: toCount(options.logFiles, '--log-files') },
+    metricsPort: toPort(options.metricsPort),
     shareTimeoutMs: options.shareTimeout === undefined ? null : toDurationMs(options.shareTimeout),
     cacheBytesMax: options.cacheSize === undefined ? CACHE_BYTES_DEFAULT : toSize(options.cacheSize)
   }
 }
 
 function prepareLog(clientDirectory: string, vmPath: string, mountpoint: string): string {
-  const directory = path.join(clientDirectory, 'log')
-  fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
-  const name = path
-    .basename(vmPath)
-    .replace(/[^\w.-]/g, '_')
-    .slice(0, 100)
-  const file = path.join(directory, `${name}-${socketName(mountpoint).slice(0, 8)}.log`)
-  rotateLog(file)
+  const file = logFileOf(clientDirectory, vmPath, mountpoint)
+  fs.mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 })
   return file
 }
 
@@ -118,7 +127,7 @@ async function firstAnswer(mountpoint: string): Promise<void> {
 }
 
 /** This process is the daemon; it ends with the mount. */
-async function stayInForeground(request: MountRequest): Promise<never> {
+async function stayInForeground(request: MountRequest, json: boolean | undefined): Promise<never> {
   const { runMount } = await import('../daemon/run.js')
   const gate = new StartGate()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => gate.giveUp())
@@ -129,7 +138,7 @@ async function stayInForeground(request: MountRequest): Promise<never> {
       {
         notice,
         ready: (ready) => {
-          tellReady(request, { ...ready, pid: process.pid })
+          tellReady(request, { ...ready, pid: process.pid }, json)
           void tellServiceManager('--ready', `--status=generation ${String(ready.generation)} is mounted`)
         }
       },
@@ -143,7 +152,13 @@ async function stayInForeground(request: MountRequest): Promise<never> {
   }
 }
 
-function tellReady(request: MountRequest, ready: Ready & { readonly pid: number }): void {
+function tellReady(request: MountRequest, ready: Ready & { readonly pid: number }, json?: boolean): void {
+  if (json === true) {
+    const { vmPath: vm, mountpoint, logFile: log } = request
+    const { generation, files, totalBytes, pid } = ready
+    result(JSON.stringify({ vm, mountpoint, generation, files, totalBytes, pid, log }))
+    return
+  }
   const kind = request.readOnly ? ', read-only' : request.discard ? ', changes will be discarded' : ''
   notice(
     `generation ${String(ready.generation)} of ${request.vmPath} is mounted on ${request.mountpoint}${kind} (${String(ready.files)} entries, ${bytes(ready.totalBytes)})`

@@ -4,35 +4,46 @@ import { discardSession, recoverSession, type RecoverRequest } from '../daemon/r
 import { moment } from './figures.js'
 import { directoriesOf, type GlobalOptions } from './options.js'
 import { outcomeText } from './outcome.js'
-import { result } from './output.js'
+import { resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
 
 export async function recoverCommand(
-  vm: string,
-  options: GlobalOptions & { readonly discard?: boolean; readonly acceptLoss?: boolean; readonly from?: string }
+  given: string,
+  options: GlobalOptions & {
+    readonly discard?: boolean
+    readonly acceptLoss?: boolean
+    readonly from?: string
+    readonly json?: boolean
+  }
 ): Promise<void> {
   const { clientDirectory } = directoriesOf(options)
   prepareDirectory(clientDirectory, '--client-dir')
   const view = progressView()
   const request: RecoverRequest = {
-    vmPath: path.resolve(vm),
+    vmPath: path.resolve(given),
     clientDirectory,
     acceptLoss: options.acceptLoss === true,
     from: options.from === undefined ? undefined : path.resolve(options.from),
     notice: (text) => view.say(text),
     onProgress: (progress) => view.show(progress)
   }
+  const vm = request.vmPath
   const nothing = `nothing of ${request.vmPath} was left behind on this client`
   try {
     if (options.discard === true) {
       const created = await discardSession(request)
       view.end()
-      result(created === undefined ? nothing : `the session of ${moment(created)} was dropped`)
+      const value = { vm, ...(created === undefined ? { kind: 'nothing' } : { kind: 'discarded', created }) }
+      resultAs(options.json, value, () =>
+        created === undefined ? nothing : `the session of ${moment(created)} was dropped`
+      )
     } else {
       const outcome = await recoverSession(request)
       view.end()
-      result(outcome === undefined ? nothing : outcomeText(request.vmPath, outcome))
+      resultAs(options.json, { vm, ...(outcome ?? { kind: 'nothing' }) }, () =>
+        outcome === undefined ? nothing : outcomeText(vm, outcome)
+      )
     }
   } finally {
     view.end()

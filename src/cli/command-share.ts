@@ -11,21 +11,25 @@ import { createSessionPin } from '../share/pin.js'
 import { Share } from '../share/share.js'
 import { bytes, moment } from './figures.js'
 import { directoriesOf, type GlobalOptions } from './options.js'
-import { notice, result } from './output.js'
+import { notice, result, resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { table } from './table.js'
 
 /** a holder that lives shows it at least once in this time */
 const OBSERVED_BEATS = 3
 
-export function listCommand(given: string): void {
+export function listCommand(given: string, options: { readonly json?: boolean } = {}): void {
   const root = new Share(path.resolve(given))
   if (!root.exists('.')) throw new FailedError(`${root.root} does not exist`, { hint: 'is the share mounted?' })
   const rows = root
     .list('.')
     .sort()
     .filter((name) => !name.startsWith('.') && new Share(root.pathOf(name)).exists('vm.json'))
-    .map((name) => [name, ...describeVm(new Share(root.pathOf(name)))])
+    .map((name) => describeVm(name, new Share(root.pathOf(name))))
+  if (options.json === true) {
+    result(JSON.stringify(rows))
+    return
+  }
   if (rows.length === 0) {
     const isVm = root.exists('vm.json')
     notice(
@@ -43,29 +47,47 @@ export function listCommand(given: string): void {
         { title: 'SIZE', align: 'right' },
         { title: 'LEASE' }
       ],
-      rows
+      rows.map(rowOf)
     )
   )
 }
 
-function describeVm(share: Share): string[] {
+function describeVm(name: string, share: Share): ListedVm {
   try {
     readVmDescriptor(share)
     const { number, manifest } = readNewestGeneration(share)
-    return [
-      String(number),
-      moment(manifest.created),
-      manifest.client.host,
-      bytes(sizeOf(manifest)),
-      leaseWord(readLease(share))
-    ]
+    const lease = readLease(share)
+    return {
+      name,
+      path: share.root,
+      generation: number,
+      created: manifest.created,
+      host: manifest.client.host,
+      totalBytes: sizeOf(manifest),
+      leaseHeldBy: lease === undefined || lease.released !== undefined ? null : lease.lease.holder.host
+    }
   } catch (error) {
-    return ['?', '', '', '', messageOf(error)]
+    return { name, path: share.root, damage: messageOf(error) }
   }
 }
 
-function leaseWord(state: LeaseState | undefined): string {
-  return state === undefined || state.released !== undefined ? 'free' : `held by ${state.lease.holder.host}`
+/** Of a VM that cannot be read only its name and what is wrong. */
+type ListedVm =
+  | { readonly name: string; readonly path: string; readonly damage: string }
+  | {
+      readonly name: string
+      readonly path: string
+      readonly generation: number
+      readonly created: string
+      readonly host: string
+      readonly totalBytes: number
+      readonly leaseHeldBy: string | null
+    }
+
+function rowOf(vm: ListedVm): string[] {
+  if ('damage' in vm) return [vm.name, '?', '', '', '', vm.damage]
+  const lease = vm.leaseHeldBy === null ? 'free' : `held by ${vm.leaseHeldBy}`
+  return [vm.name, String(vm.generation), moment(vm.created), vm.host, bytes(vm.totalBytes), lease]
 }
 
 export function sizeOf(manifest: PublishedGeneration['manifest']): number {
@@ -74,19 +96,26 @@ export function sizeOf(manifest: PublishedGeneration['manifest']): number {
 
 export async function leaseCommand(
   given: string,
-  options: GlobalOptions & { readonly break?: boolean }
+  options: GlobalOptions & { readonly break?: boolean; readonly json?: boolean }
 ): Promise<void> {
   const share = new Share(path.resolve(given))
   readVmDescriptor(share)
   const state = readLease(share)
   if (state === undefined || state.released !== undefined) {
-    result(
-      `free${state === undefined ? '' : ` (lease ${String(state.lease.number)} ended ${state.released?.time ?? ''})`}`
+    resultAs(
+      options.json,
+      { vm: share.root, state: 'free', number: state?.lease.number ?? null, released: state?.released?.time ?? null },
+      () =>
+        `free${state === undefined ? '' : ` (lease ${String(state.lease.number)} ended ${state.released?.time ?? ''})`}`
     )
     return
   }
   if (options.break !== true) {
-    result(`held (lease ${String(state.lease.number)}): ${describeHolder(state)}`)
+    resultAs(
+      options.json,
+      heldJson(share, state, 'held'),
+      () => `held (lease ${String(state.lease.number)}): ${describeHolder(state)}`
+    )
     return
   }
   const { clientDirectory } = directoriesOf(options)
@@ -95,8 +124,17 @@ export async function leaseCommand(
   // what its holder has not published is based on the newest generation: prune must leave that alone from now on
   createSessionPin(share, state.lease.holder, state.lease.number, readNewestGeneration(share).number)
   breakLease(share, state, leaseHolder(openClient(clientDirectory).id, '(isrfs lease --break)'))
-  result(`broken: lease ${String(state.lease.number)}, held by ${describeHolder(state)}`)
+  resultAs(
+    options.json,
+    heldJson(share, state, 'broken'),
+    () => `broken: lease ${String(state.lease.number)}, held by ${describeHolder(state)}`
+  )
   notice('changes that its holder has not published can only become a branch now: isrfs recover on that client')
+}
+
+function heldJson(share: Share, { lease }: LeaseState, state: 'held' | 'broken'): object {
+  const { host, client, pid, mountpoint } = lease.holder
+  return { vm: share.root, state, number: lease.number, taken: lease.taken, host, client, pid, mountpoint }
 }
 
 /** Clocks of two machines are not compared: the beat moves while it is watched, or it does not. */

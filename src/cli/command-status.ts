@@ -1,13 +1,17 @@
 /** isrfs status: asks one daemon, or all of this user's. */
 import { FailedError } from '../base/errors.js'
-import { askAllStatus, askStatus } from '../daemon/control-client.js'
+import { askAllStatus, askStatus, SilentError } from '../daemon/control-client.js'
 import type { Status } from '../daemon/messages.js'
 import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
 import { findSockets } from '../daemon/socket-path.js'
 import { bytes, moment, percent } from './figures.js'
-import { isDead, locateMountpoint } from './mountpoint.js'
+import { lifeOf, locateMountpoint } from './mountpoint.js'
 import { notice, result } from './output.js'
+import { silentDaemon } from './silent-daemon.js'
 import { facts, table } from './table.js'
+
+/** a daemon that serves its main loop answers at once; one that does not in this time is told of */
+const ANSWER_MS_MAX = 1500
 
 export async function statusCommand(given: string | undefined, options: { readonly json?: boolean }): Promise<void> {
   if (given === undefined) {
@@ -23,20 +27,37 @@ export async function statusCommand(given: string | undefined, options: { readon
 
 async function statusAt(mountpoint: string): Promise<Status> {
   for (const socketPath of findSockets(mountpoint)) {
-    const status = await askStatus(socketPath)
+    const status = await askPatiently(socketPath, mountpoint)
     if (status !== undefined) return status
   }
   const mounted = mountAt(mountpoint)
   if (mounted?.fileSystemType !== MOUNT_TYPE) {
     throw new FailedError(`${mountpoint} is not an isrfs mount`, { hint: 'isrfs status lists the mounts' })
   }
-  if (isDead(mountpoint)) {
+  const life = await lifeOf(mountpoint)
+  if (life === 'hangs') throw silentDaemon(mountpoint).error
+  if (life === 'dead') {
     throw new FailedError(`the daemon of ${mountpoint} is dead`, {
       hint: `what was changed is safe on this client: mount ${mounted.source} again (that clears the dead mount), or isrfs recover ${mounted.source}`
     })
   }
   throw new FailedError(`${mountpoint} is an isrfs mount, but its daemon cannot be reached`, {
     hint: 'does it belong to another user?'
+  })
+}
+
+/** Says soon that there is no answer; a daemon that is only busy gets more time, one that is stopped does not. */
+async function askPatiently(socketPath: string, mountpoint: string): Promise<Status | undefined> {
+  try {
+    return await askStatus(socketPath, ANSWER_MS_MAX)
+  } catch (error) {
+    if (!(error instanceof SilentError)) throw error
+  }
+  const { isStopped, error } = silentDaemon(mountpoint)
+  if (isStopped) throw error
+  notice(`${error.message}; still asking`)
+  return askStatus(socketPath).catch((failure: unknown) => {
+    throw failure instanceof SilentError ? error : failure
   })
 }
 
@@ -84,6 +105,7 @@ function details(status: Status): string {
     ],
     ['dirty', bytes(status.dirtyBytes)],
     ['fetched', `${bytes(status.fetchedBytes)} (${String(status.fetchedBlocks)} blocks)`],
+    ['fetched ahead', `${String(status.aheadBlocks)} blocks, ${String(status.aheadUsedBlocks)} of them read since`],
     ['uploaded', bytes(status.uploadedBytes)],
     ['cache', bytes(status.cacheBytes)],
     ['lease', status.leaseNumber === null ? status.lease : `${status.lease} (number ${String(status.leaseNumber)})`],

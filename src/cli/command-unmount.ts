@@ -6,14 +6,15 @@ import { clearDeadMount } from '../daemon/kernel-unmount.js'
 import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
 import { branchError } from '../daemon/settle.js'
 import { describeHolders, findHolders } from './holders.js'
-import { isDead, locateMountpoint } from './mountpoint.js'
+import { lifeOf, locateMountpoint } from './mountpoint.js'
 import { outcomeText } from './outcome.js'
-import { notice, result } from './output.js'
+import { notice, resultAs } from './output.js'
 import { progressView } from './progress.js'
+import { silentDaemon } from './silent-daemon.js'
 
 export async function unmountCommand(
   given: string,
-  options: { readonly verify?: boolean; readonly keepLocks?: boolean }
+  options: { readonly verify?: boolean; readonly keepLocks?: boolean; readonly json?: boolean }
 ): Promise<void> {
   const mountpoint = locateMountpoint(given)
   const vm = mountAt(mountpoint)?.source ?? 'the VM'
@@ -36,7 +37,7 @@ export async function unmountCommand(
   }
   view.end()
   if (outcome.kind === 'branch') throw branchError(vm, outcome)
-  result(outcomeText(vm, outcome))
+  resultAs(options.json, { vm, ...outcome }, () => outcomeText(vm, outcome))
 }
 
 /** No daemon answers for this path: nothing is mounted, something else is, or its daemon died. */
@@ -45,7 +46,9 @@ export async function whyNoDaemon(mountpoint: string): Promise<Error> {
   if (mounted?.fileSystemType !== MOUNT_TYPE) {
     return new FailedError(`${mountpoint} is not an isrfs mount`, { hint: 'isrfs status lists the mounts' })
   }
-  if (!isDead(mountpoint)) {
+  const life = await lifeOf(mountpoint)
+  if (life === 'hangs') return silentDaemon(mountpoint).error
+  if (life === 'alive') {
     return new FailedError(`${mountpoint} is an isrfs mount, but its daemon cannot be reached`, {
       hint: 'it belongs to another user, or its control socket was removed; SIGTERM to the daemon ends it in an orderly way'
     })

@@ -20,11 +20,15 @@ interface CommandWords {
 }
 
 export function completionScript(shell: Shell, program: Command): string {
-  const commands = program.commands.map((command) => ({
-    names: [command.name(), ...command.aliases()],
-    description: firstClause(command.description()),
-    options: [...command.options, ...program.options].filter(({ hidden }) => !hidden).map(described)
-  }))
+  // as in --help
+  const visible = program.createHelp().visibleCommands(program)
+  const commands = visible
+    .filter((command) => program.commands.includes(command))
+    .map((command) => ({
+      names: [command.name(), ...command.aliases()],
+      description: firstClause(command.description()),
+      options: [...command.options, ...program.options].filter(({ hidden }) => !hidden).map(described)
+    }))
   switch (shell) {
     case 'bash':
       return bash(program.name(), commands)

@@ -7,6 +7,7 @@ import { type StartMessage, startMessageSchema } from '../daemon/messages.js'
 import { fromMessageError } from '../daemon/plain-error.js'
 import { encodeMountRequest, type MountRequest } from '../daemon/request.js'
 import type { Ready } from '../daemon/run.js'
+import { daemonCommand } from './transport.js'
 
 const WAITING_NOTICE_MS = 10_000
 
@@ -17,7 +18,9 @@ export interface Started extends Ready {
 export async function startDaemon(request: MountRequest, notice: (text: string) => void): Promise<Started> {
   const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
   const log = fs.openSync(request.logFile, 'a', 0o600)
-  const daemon = spawn(process.execPath, ['--enable-source-maps', program, encodeMountRequest(request)], {
+  const words = [process.execPath, '--enable-source-maps', program, encodeMountRequest(request)]
+  const [command = '', ...parameters] = daemonCommand(request, process.getuid?.() ?? 0, words)
+  const daemon = spawn(command, parameters, {
     cwd: '/',
     detached: true,
     stdio: ['ignore', log, log, 'ipc']

@@ -15,7 +15,7 @@ async function run(words: readonly string[]): Promise<number> {
   const withValue = [program, ...program.commands]
     .flatMap((command) => command.options)
     .filter((option) => option.required)
-    .map((option) => option.long)
+    .flatMap(({ long, short }) => [long, short])
   const ordered = commandFirst(
     words,
     (word) => commands.includes(word) || word === 'help',

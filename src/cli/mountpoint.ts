@@ -1,15 +1,18 @@
 /** What can be wrong with a mountpoint, each with its own message. Only the command line touches mountpoints. */
+import { execFile } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { BusyError, errnoOf, FailedError, messageOf, UsageError } from '../base/errors.js'
 import { clearDeadMount } from '../daemon/kernel-unmount.js'
 import { MOUNT_TYPE, mountAt, readMountTable } from '../daemon/mount-table.js'
 
+const LIFE_MS_MAX = 1500
+
 /** Checks a directory to mount on and returns its real path. Clears a dead mount of isrfs there. */
 export async function checkMountpoint(given: string, notice: (text: string) => void): Promise<string> {
   const mountpoint = locateMountpoint(given)
   const mounted = mountAt(mountpoint)
-  if (mounted?.fileSystemType === MOUNT_TYPE && isDead(mountpoint)) {
+  if (mounted?.fileSystemType === MOUNT_TYPE && (await lifeOf(mountpoint)) === 'dead') {
     notice(`the daemon of the mount on ${mountpoint} is dead; clearing the mount`)
     await clearDeadMount(mountpoint)
     return checkMountpoint(given, notice)
@@ -47,14 +50,23 @@ function realPath(directory: string): string {
   }
 }
 
-/** Asks something that the kernel does not answer from its own cache. */
-export function isDead(mountpoint: string): boolean {
-  try {
-    fs.statfsSync(mountpoint)
-    return false
-  } catch (error) {
-    return errnoOf(error) === 'ENOTCONN'
+/**
+ * Whether a daemon stands behind a mount: asks something that the kernel does not answer from its own cache, in a child that can
+ * be killed when nobody answers.
+ */
+export function lifeOf(mountpoint: string): Promise<'alive' | 'dead' | 'hangs'> {
+  const options = {
+    env: { ...process.env, LC_ALL: 'C' },
+    timeout: LIFE_MS_MAX,
+    killSignal: 'SIGKILL' as const,
+    cwd: '/'
   }
+  return new Promise((resolve) => {
+    execFile('stat', ['-f', '--', mountpoint], options, (error, _stdout, stderr) => {
+      if (error?.killed === true) resolve('hangs')
+      else resolve(/not connected/i.test(stderr) ? 'dead' : 'alive')
+    })
+  })
 }
 
 function checkDirectory(mountpoint: string): void {

@@ -15,10 +15,10 @@ export interface Directories {
   readonly cacheDirectory: string
 }
 
-export function directoriesOf(options: GlobalOptions, environment: NodeJS.ProcessEnv = process.env): Directories {
-  const given = options.clientDir ?? environment['ISRFS_CLIENT_DIR']
-  if (given === '') throw new UsageError('--client-dir (or ISRFS_CLIENT_DIR) is empty')
-  const clientDirectory = path.resolve(given ?? defaultClientDirectory())
+/** The environment and the configuration files are in the options already (configuration/resolve.ts). */
+export function directoriesOf(options: GlobalOptions): Directories {
+  if (options.clientDir === '') throw new UsageError('--client-dir is empty')
+  const clientDirectory = path.resolve(options.clientDir ?? defaultClientDirectory())
   const cacheDirectory =
     options.cacheDir === undefined ? path.join(clientDirectory, 'cache') : path.resolve(options.cacheDir)
   return { clientDirectory, cacheDirectory }
@@ -33,6 +33,22 @@ export function toSize(text: string): number {
   if (bytes === undefined || bytes <= 0)
     throw new UsageError(`"${text}" is not a size`, { hint: 'write bytes, or 512M, 20G, 1T' })
   return bytes
+}
+
+/** A number of things, at least one. */
+export function toCount(text: string, option: string): number {
+  if (!/^[1-9]\d{0,8}$/.test(text))
+    throw new UsageError(`${option} ${text} is not a number`, { hint: 'write 1 or more' })
+  return Number(text)
+}
+
+/** null: none. */
+export function toPort(text: string | undefined): number | null {
+  if (text === undefined || text === '0') return null
+  if (!/^[1-9]\d{0,4}$/.test(text) || Number(text) > 65_535) {
+    throw new UsageError(`"${text}" is not a port`, { hint: 'write 1 to 65535, or 0 for none' })
+  }
+  return Number(text)
 }
 
 export function toDurationMs(text: string): number {

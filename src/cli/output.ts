@@ -1,8 +1,17 @@
 /** Results go to stdout, everything said to a person goes to stderr. */
 import { EXIT_CODES, IsrfsError } from '../base/errors.js'
+import { coloured } from './colour.js'
+
+// A reader that has gone (isrfs logs ... | head) is no failure.
+process.stdout.on('error', () => undefined)
 
 export function result(text: string): void {
   process.stdout.write(`${text}\n`)
+}
+
+/** The result for a program (--json: one line) or for a person. */
+export function resultAs(json: boolean | undefined, value: unknown, text: () => string): void {
+  result(json === true ? JSON.stringify(value) : text())
 }
 
 export function notice(text: string): void {
@@ -13,7 +22,7 @@ export function notice(text: string): void {
 export function report(error: unknown): number {
   if (process.env['ISRFS_DEBUG'] === '1' && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`)
   if (error instanceof IsrfsError) {
-    notice(error.message)
+    process.stderr.write(`${coloured(['bold', 'red'], 'isrfs:', process.stderr)} ${error.message}\n`)
     if (error.hint !== undefined) notice(`  ${error.hint}`)
     return EXIT_CODES[error.code]
   }

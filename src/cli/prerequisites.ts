@@ -28,6 +28,44 @@ export function checkMachine(machine: Machine, wants: { readonly allowOther: boo
   if (wants.allowOther && machine.uid !== 0) checkAllowOther(machine.fuseConfiguration)
 }
 
+export interface MachineCheck {
+  readonly file: (machine: Machine) => string
+  /** what it costs */
+  readonly why: string
+  readonly severity: 'error' | 'note'
+  readonly check: (machine: Machine) => void
+}
+
+/** Each for itself, for isrfs doctor. */
+export const MACHINE_CHECKS: readonly MachineCheck[] = [
+  {
+    file: ({ fuseDevice }) => fuseDevice,
+    why: 'no file system can be mounted without it',
+    severity: 'error',
+    check: ({ fuseDevice }) => checkFuseDevice(fuseDevice)
+  },
+  {
+    file: () => 'fusermount3',
+    why: 'it mounts and unmounts for users without root',
+    severity: 'error',
+    check: ({ searchPath }) => checkFusermount(searchPath)
+  },
+  {
+    file: ({ maxRequestTimeout }) => maxRequestTimeout,
+    why: 'the first slow fetch would end the mount, with the guest on it',
+    severity: 'error',
+    check: ({ maxRequestTimeout }) => checkRequestTimeout(maxRequestTimeout)
+  },
+  {
+    file: ({ fuseConfiguration }) => fuseConfiguration,
+    why: 'VMware runs its guests as root, which sees your mount only with --allow-other',
+    severity: 'note',
+    check: ({ uid, fuseConfiguration }) => {
+      if (uid !== 0) checkAllowOther(fuseConfiguration)
+    }
+  }
+]
+
 function checkFuseDevice(device: string): void {
   try {
     fs.closeSync(fs.openSync(device, 'r+'))

@@ -1,11 +1,19 @@
 /**
  * The command line as commander sees it: words, options and help. What they do is in the command-*.ts
  * files, loaded when they are needed: `isrfs status` has no use for the FUSE binding. */
+import fs from 'node:fs'
+import path from 'node:path'
+import { styleText } from 'node:util'
 import { Argument, Command, Option } from 'commander'
+import type { ConfigOptions } from './command-config.js'
 import type { PruneCommandOptions } from './command-history.js'
+import type { LogsOptions } from './command-logs.js'
 import type { MountOptions } from './command-mount.js'
 import type { QemuOptions } from './command-qemu.js'
 import { completionScript, type Shell, SHELLS } from './completion.js'
+import { defaultOf } from './configuration/settings.js'
+import { examplesText } from './examples.js'
+import { manPages, optionText } from './manual.js'
 import type { GlobalOptions } from './options.js'
 import { result } from './output.js'
 
@@ -17,19 +25,30 @@ export function buildProgram(version: string): Command {
   const program = new Command('isrfs')
     .description('Resume a virtual machine from a share through a mount, and suspend it by unmounting.')
     .version(version)
-    .option('--client-dir <dir>', 'directory of this client (also ISRFS_CLIENT_DIR): identity, sessions, cache, logs')
+    .option('--client-dir <dir>', 'directory of this client: identity, sessions, cache, logs')
     .option('--cache-dir <dir>', 'directory of the disposable part, the cache (default: in the client directory)')
-    .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
+    .configureHelp({ showGlobalOptions: true, sortSubcommands: false, optionDescription: optionText, styleTitle })
     .addHelpText('after', EXIT_CODE_HELP)
     .showSuggestionAfterError(true)
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'isrfs: ')) })
     .exitOverride()
+    .hook('preAction', async (_program, command) =>
+      (await import('./configuration/resolve.js')).applyConfiguration(command)
+    )
   addCopies(program)
   addMountLife(program)
   addShareViews(program)
   addVmms(program)
+  addConfiguration(program)
   addCompletion(program)
-  for (const command of program.commands)
-    command.copyInheritedSettings(program).exitOverride().addHelpText('after', EXIT_CODE_HELP)
+  addManual(program)
+  for (const command of program.commands) {
+    command
+      .copyInheritedSettings(program)
+      .exitOverride()
+      .addHelpText('after', examplesText(command.name()))
+      .addHelpText('after', EXIT_CODE_HELP)
+  }
   return program
 }
 
@@ -41,6 +60,7 @@ function addCopies(program: Command): void {
     .argument('<vm>', 'where the VM shall be on the share, such as /export/testvm')
     .option('--update', 'publish as the next generation of a VM that exists; only changed blocks travel')
     .option('--join-pieces', 'see pieces name.000, name.001, ... as one file')
+    .option('--json', 'one JSON object')
     .action(async (source: string, vm: string, options: object, command: Command) =>
       (await import('./command-copy.js')).importCommand(source, vm, withGlobals(command, options))
     )
@@ -50,6 +70,7 @@ function addCopies(program: Command): void {
     .argument('<vm>', 'the VM on the share')
     .argument('<dir>', 'directory for the files; it is created')
     .option('--generation <n>', 'which generation (default: the newest)')
+    .option('--json', 'one JSON object')
     .action(async (vm: string, directory: string, options: object) =>
       (await import('./command-copy.js')).exportCommand(vm, directory, options)
     )
@@ -67,13 +88,23 @@ function addMountLife(program: Command): void {
     .option('--foreground', 'stay in the foreground until the mount has ended')
     .option('--allow-other', 'let other users in, as their permissions allow (VMware runs as root)')
     .option('--accept-rollback', 'resume although the share shows less than this client has seen (a restored backup)')
-    .option('--cache-size <size>', 'how much of the disk the cache may take, such as 20G', '20G')
+    .option('--cache-size <size>', 'how much of the disk the cache may take, such as 20G', defaultOf('cache-size'))
     .option(
       '--share-timeout <duration>',
       'reads of files that nobody writes or maps fail after it (default: they wait)'
     )
     .option('--no-writeback', 'hand each write(2) to the daemon before it returns')
-    .addOption(new Option('--transport <name>', 'how to speak to the kernel: auto or binding').default('auto'))
+    .option('--trickle', 'send changes that nobody touches for a while before the suspend (default)', true)
+    .option('--no-trickle', 'send everything at the suspend')
+    .addOption(
+      new Option('--transport <name>', 'how to speak to the kernel: auto, direct or binding').default(
+        defaultOf('mount.transport')
+      )
+    )
+    .option('--metrics-port <port>', 'serve metrics for Prometheus on this port of the loopback address')
+    .option('--log-size <size>', 'how large a log file grows before the next one begins', defaultOf('mount.log-size'))
+    .option('--log-files <n>', 'how many log files are kept', defaultOf('mount.log-files'))
+    .option('--json', 'one JSON object')
     .action(async (vm: string, mountpoint: string, options: MountOptions, command: Command) =>
       (await import('./command-mount.js')).mountCommand(vm, mountpoint, withGlobals(command, options))
     )
@@ -84,8 +115,17 @@ function addMountLife(program: Command): void {
     .argument('<mountpoint>')
     .option('--verify', 'read everything that was sent back from the share')
     .option('--keep-locks', 'publish the lock directories that VMware has left (*.lck), too')
+    .option('--json', 'one JSON object')
     .action(async (mountpoint: string, options: object) =>
       (await import('./command-unmount.js')).unmountCommand(mountpoint, options)
+    )
+  program
+    .command('checkpoint')
+    .description('publish what the mount shows now as a generation, while it goes on (crash-consistent)')
+    .argument('<mountpoint>')
+    .option('--json', 'one JSON object')
+    .action(async (mountpoint: string, options: object) =>
+      (await import('./command-checkpoint.js')).checkpointCommand(mountpoint, options)
     )
   program
     .command('status')
@@ -96,12 +136,41 @@ function addMountLife(program: Command): void {
       (await import('./command-status.js')).statusCommand(mountpoint, options)
     )
   program
+    .command('metrics')
+    .description('figures in the text format of Prometheus, from the daemon itself')
+    .argument('[mountpoint]', 'without it: all mounts of this user')
+    .action(async (mountpoint: string | undefined) => (await import('./command-metrics.js')).metricsCommand(mountpoint))
+  program
+    .command('logs')
+    .description('what has happened to a mount, also after it has ended')
+    .argument('<mountpoint|vm>', 'a mountpoint, or a VM: its last mount on this client')
+    .option('-f, --follow', 'go on with what is added, until ^C')
+    .option('-n, --lines <n>', 'how many of the last lines, or all', '200')
+    .option('--json', 'the lines as they are in the file: one JSON object each (docs/logs.md)')
+    .action(async (where: string, options: LogsOptions, command: Command) =>
+      (await import('./command-logs.js')).logsCommand(where, withGlobals(command, options))
+    )
+  program
+    .command('warm')
+    .description('fetch everything into the cache of this client, so that the share may go away; can be repeated')
+    .argument('<mountpoint|vm>', 'a mount, or a VM on the share')
+    .option(
+      '--cache-size <size>',
+      'how much of the disk the cache may take (for a VM that is not mounted)',
+      defaultOf('cache-size')
+    )
+    .option('--json', 'one JSON object')
+    .action(async (where: string, options: object, command: Command) =>
+      (await import('./command-warm.js')).warmCommand(where, withGlobals(command, options))
+    )
+  program
     .command('recover')
     .description('publish the session that a mount has left behind on this client')
     .argument('<vm>', 'the VM on the share')
     .option('--discard', 'drop it instead')
     .option('--accept-loss', 'publish it although a broken disk has lost writes')
     .option('--from <directory>', 'a session that was set aside because the client directory is a copy')
+    .option('--json', 'one JSON object')
     .action(async (vm: string, options: object, command: Command) =>
       (await import('./command-recover.js')).recoverCommand(vm, withGlobals(command, options))
     )
@@ -112,8 +181,9 @@ function addShareViews(program: Command): void {
     .command('list')
     .description('the VMs of a share')
     .argument('<share>', 'directory with VMs')
-    .action(async (share: string) => {
-      ;(await import('./command-share.js')).listCommand(share)
+    .option('--json', 'one JSON array')
+    .action(async (share: string, options: { json?: boolean }) => {
+      ;(await import('./command-share.js')).listCommand(share, options)
     })
   program
     .command('log')
@@ -138,6 +208,7 @@ function addShareViews(program: Command): void {
     .description('make an older generation, or a branch, the newest one; nothing is lost')
     .argument('<vm>', 'the VM on the share')
     .argument('<n>', 'generation, or branch')
+    .option('--json', 'one JSON object')
     .action(async (vm: string, name: string, options: object, command: Command) => {
       ;(await import('./command-history.js')).rollbackCommand(vm, name, withGlobals(command, options))
     })
@@ -162,10 +233,15 @@ function addShareViews(program: Command): void {
     .command('prune')
     .description('remove old generations and the chunks that no other one needs; without --yes only says what would go')
     .argument('<vm>', 'the VM on the share')
-    .option('--keep <n>', 'how many of the newest generations stay', '10')
+    .option('--keep <n>', 'how many of the newest generations stay', defaultOf('prune.keep'))
     .option('--branch <name...>', 'branches to remove; the others stay')
-    .option('--grace <duration>', 'how long unused chunks are kept, by the clock of the server', '24h')
+    .option(
+      '--grace <duration>',
+      'how long unused chunks are kept, by the clock of the server',
+      defaultOf('prune.grace')
+    )
     .option('--yes', 'do it')
+    .option('--json', 'one JSON object')
     .action(async (vm: string, options: PruneCommandOptions, command: Command) => {
       ;(await import('./command-history.js')).pruneCommand(vm, withGlobals(command, options))
     })
@@ -174,6 +250,7 @@ function addShareViews(program: Command): void {
     .description('who holds the right to publish the next generation')
     .argument('<vm>', 'the VM on the share')
     .option('--break', 'end the lease of a holder that is gone for good')
+    .option('--json', 'one JSON object')
     .action(async (vm: string, options: object, command: Command) =>
       (await import('./command-share.js')).leaseCommand(vm, withGlobals(command, options))
     )
@@ -182,11 +259,11 @@ function addShareViews(program: Command): void {
 function addVmms(program: Command): void {
   program
     .command('doctor')
-    .description('settings of a VM that hurt on isrfs, and the line to change')
-    .argument('<vm-dir|vm>', 'a plain directory, a mount, or a VM on the share')
+    .description('why does it not mount, why is it slow: looks at host, disk, share and VM, and tells what to change')
+    .argument('[vm-dir|vm|mountpoint]', 'a plain directory, a VM on the share, or a mount; without it: this host only')
     .option('--json', 'one JSON array')
-    .action(async (where: string, options: { json?: boolean }) =>
-      (await import('./command-doctor.js')).doctorCommand(where, options)
+    .action(async (where: string | undefined, options: object, command: Command) =>
+      (await import('./command-doctor.js')).doctorCommand(where, withGlobals(command, options))
     )
   program
     .command('qemu')
@@ -195,10 +272,21 @@ function addVmms(program: Command): void {
     .argument('[qemu-arguments...]', 'after --: more arguments for QEMU')
     .option('--suspend', 'suspend the guest that runs there, with its memory, into the directory')
     .option('--power-down', 'ask the guest that runs there to power off')
-    .option('--accel <list>', 'accelerators that QEMU shall try', 'kvm:tcg')
+    .option('--accel <list>', 'accelerators that QEMU shall try', defaultOf('qemu.accel'))
     .option('--is-running', 'only tell by the exit code whether QEMU runs there')
     .action(async (directory: string, more: string[], options: QemuOptions) =>
       (await import('./command-qemu.js')).qemuCommand(directory, more, options)
+    )
+}
+
+function addConfiguration(program: Command): void {
+  program
+    .command('config')
+    .description('print the settings in force and where each comes from: option, environment, file and line, default')
+    .option('--template', 'print an example of a configuration file instead')
+    .option('--json', 'one JSON object')
+    .action(async (options: ConfigOptions, command: Command) =>
+      (await import('./command-config.js')).configCommand(options, command)
     )
 }
 
@@ -209,6 +297,22 @@ function addCompletion(program: Command): void {
     .addArgument(new Argument('<shell>').choices(SHELLS))
     .action((shell: Shell) => {
       result(completionScript(shell, program).trimEnd())
+    })
+}
+
+/** commander takes styles out again where there is no terminal, or NO_COLOR. */
+function styleTitle(title: string): string {
+  return styleText('bold', title)
+}
+
+/** For install.sh, which writes all of them to a directory. */
+function addManual(program: Command): void {
+  program
+    .command('manual', { hidden: true })
+    .description('write the man pages into a directory')
+    .argument('<directory>')
+    .action((directory: string) => {
+      for (const [name, text] of manPages(program)) fs.writeFileSync(path.join(directory, name), text)
     })
 }
 

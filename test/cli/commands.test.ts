@@ -24,7 +24,6 @@ test.serial('wrong usage is exit 2 and says what is wrong', async (t) => {
     [['bogus'], /unknown command/],
     [['mount', bed.vm()], /missing required argument/],
     [['mount', bed.vm(), mountpoint, '--sideways'], /unknown option/],
-    [['mount', bed.vm(), mountpoint, '--transport', 'direct'], /not available yet/],
     [['mount', bed.vm(), mountpoint, '--transport', 'pigeon'], /unknown/],
     [['mount', bed.vm(), mountpoint, '--cache-size', 'much'], /not a size/],
     [['mount', bed.vm(), mountpoint, '--generation', 'x'], /not a generation/],

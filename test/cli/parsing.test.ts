@@ -43,11 +43,10 @@ test('sizes, durations and generations are checked', (t) => {
   }
 })
 
-test('the client directory comes from the option, else the environment, else the user', (t) => {
-  t.is(directoriesOf({ clientDir: '/x' }, { ISRFS_CLIENT_DIR: '/y' }).clientDirectory, '/x')
-  t.is(directoriesOf({}, { ISRFS_CLIENT_DIR: '/y' }).clientDirectory, '/y')
-  t.is(directoriesOf({}, { ISRFS_CLIENT_DIR: '/y' }).cacheDirectory, '/y/cache')
-  t.is(directoriesOf({ clientDir: '/x', cacheDir: '/z' }, {}).cacheDirectory, '/z')
-  t.regex(directoriesOf({}, {}).clientDirectory, /isrfs$/)
-  t.throws(() => directoriesOf({}, { ISRFS_CLIENT_DIR: '' }), { instanceOf: UsageError })
+test('the client directory comes from the option, else it is the user’s', (t) => {
+  t.is(directoriesOf({ clientDir: '/x' }).clientDirectory, '/x')
+  t.is(directoriesOf({ clientDir: '/y' }).cacheDirectory, '/y/cache')
+  t.is(directoriesOf({ clientDir: '/x', cacheDir: '/z' }).cacheDirectory, '/z')
+  t.regex(directoriesOf({}).clientDirectory, /isrfs$/)
+  t.throws(() => directoriesOf({ clientDir: '' }), { instanceOf: UsageError })
 })

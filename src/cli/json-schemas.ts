@@ -1,0 +1,260 @@
+/**
+ * What --json prints, command by command: the contract behind docs/json.md. Fields are added in later versions, never renamed
+ * or given another meaning; test/cli/json.test.ts compares real output with this.
+ */
+import { z } from 'zod'
+import { statusSchema } from '../daemon/messages.js'
+
+const vm = z.string().describe('path of the VM on the share')
+const count = (text: string) => z.number().int().nonnegative().describe(text)
+const time = (text: string) => z.string().describe(`${text}, ISO 8601`)
+
+const warmed = z.strictObject({
+  totalBytes: count('blocks that the cache holds now'),
+  fetchedBytes: count('encoded bytes that were fetched for it')
+})
+
+const changed = count('in blocks that differ from the generation before')
+const sent = count('encoded bytes that went to the share')
+
+const ends = [
+  z.strictObject({
+    vm,
+    kind: z.literal('published'),
+    generation: count('its number'),
+    changedBytes: changed,
+    sentBytes: sent,
+    verified: z.boolean().describe('whether everything was read back')
+  }),
+  z.strictObject({ vm, kind: z.literal('unchanged'), generation: count('still the newest') }),
+  z.strictObject({ vm, kind: z.literal('nothing-to-publish'), why: z.enum(['read-only', 'discard']) })
+] as const
+
+const finding = z.strictObject({
+  severity: z.enum(['error', 'warning', 'note']),
+  file: z.string().describe('what it is about: a file of the VM, a directory, a program'),
+  what: z.string().describe('what is so'),
+  why: z.string().describe('why it matters'),
+  change: z.string().describe('a line for the file, or what to do')
+})
+
+const bad = z.strictObject({
+  path: z.string().describe('of the object on the share'),
+  why: z.string(),
+  suffers: z
+    .array(
+      z.strictObject({
+        generation: z.string(),
+        path: z.string(),
+        from: z.number().describe('first byte'),
+        to: z.number().describe('byte after the last')
+      })
+    )
+    .describe('files and ranges of generations that cannot be read')
+})
+
+const listed = z.union([
+  z.strictObject({
+    name: z.string(),
+    path: vm,
+    generation: count('the newest'),
+    created: time('when it was published'),
+    host: z.string().describe('by which host'),
+    totalBytes: count('sizes of all files'),
+    leaseHeldBy: z.string().nullable().describe('host that has it mounted for writing; null: free')
+  }),
+  z.strictObject({ name: z.string(), path: vm, damage: z.string().describe('why it cannot be read') })
+])
+
+const lease = z.union([
+  z.strictObject({
+    vm,
+    state: z.literal('free'),
+    number: z.number().nullable().describe('of the last lease; null: there was none'),
+    released: time('when it ended').nullable()
+  }),
+  z.strictObject({
+    vm,
+    state: z.enum(['held', 'broken']),
+    number: z.number(),
+    taken: time('when it was taken'),
+    host: z.string(),
+    client: z.string(),
+    pid: z.number(),
+    mountpoint: z.string()
+  })
+])
+
+const logged = z.union([
+  z.strictObject({
+    generation: count('its number; of a branch the number that it would have had'),
+    branch: z.string().optional().describe('its name, only of branches'),
+    digest: z.string().describe('SHA-256 of the manifest'),
+    parent: z.number().nullable(),
+    session: z.string(),
+    created: time('when it was published'),
+    host: z.string(),
+    client: z.string(),
+    changedBytes: changed,
+    sentBytes: sent,
+    files: z.number(),
+    totalBytes: count('sizes of all files'),
+    restores: z.string().optional().describe('only of rollbacks: what they have the content of'),
+    checkpoint: z
+      .strictObject({ session: z.string(), sequence: z.number() })
+      .optional()
+      .describe('only of checkpoints: the session that went on')
+  }),
+  z.strictObject({ generation: z.number(), branch: z.string().optional(), pruned: time('when it was pruned') }),
+  z.strictObject({ generation: z.number(), branch: z.string().optional(), damage: z.string() })
+])
+
+/** By command; those with two forms have both. */
+export const JSON_SCHEMAS = {
+  import: z.strictObject({
+    vm,
+    generation: z.number().nullable().describe('null: nothing differs, nothing was published'),
+    files: z.number(),
+    totalBytes: count('sizes of all files'),
+    changedBytes: changed,
+    sentBytes: sent
+  }),
+  export: z.strictObject({
+    vm,
+    directory: z.string(),
+    generation: z.number(),
+    files: z.number(),
+    totalBytes: count('sizes of all files')
+  }),
+  mount: z.strictObject({
+    vm,
+    mountpoint: z.string(),
+    generation: z.number(),
+    files: count('files, directories and links'),
+    totalBytes: count('sizes of all files'),
+    pid: z.number().describe('of the daemon'),
+    log: z.string()
+  }),
+  unmount: z.union(ends),
+  checkpoint: z.union([
+    z.strictObject({
+      vm,
+      kind: z.literal('published'),
+      generation: count('its number'),
+      changedBytes: count('in blocks that differ from the generation that was mounted'),
+      sentBytes: sent,
+      holdMs: z.number().describe('how long requests were held')
+    }),
+    z.strictObject({
+      vm,
+      kind: z.literal('unchanged'),
+      generation: count('the one that has what the mount shows'),
+      holdMs: z.number().describe('how long requests were held')
+    })
+  ]),
+  'status <mountpoint>': statusSchema,
+  status: z.strictObject({ mounts: z.array(statusSchema).describe('each as of `status <mountpoint>`') }),
+  warm: warmed,
+  recover: z.union([
+    ...ends,
+    z.strictObject({
+      vm,
+      kind: z.literal('branch'),
+      branch: z.string().describe('its name'),
+      why: z.string().describe('why it could not be the next generation'),
+      changedBytes: changed,
+      sentBytes: sent
+    }),
+    z.strictObject({ vm, kind: z.literal('discarded'), created: time('when the session began') }),
+    z.strictObject({ vm, kind: z.literal('nothing').describe('nothing was left behind') })
+  ]),
+  list: z.array(listed),
+  log: z.array(logged),
+  diff: z.array(
+    z.strictObject({
+      path: z.string(),
+      change: z.enum(['added', 'removed', 'changed', 'attributes']),
+      changedBytes: count('in whole blocks of 128 KiB')
+    })
+  ),
+  rollback: z.strictObject({
+    vm,
+    restores: z.string(),
+    generation: z.number().nullable().describe('the new one; null: it was the newest already')
+  }),
+  check: z.strictObject({
+    bad: z.array(bad),
+    generations: count('that were looked at'),
+    blocks: z.number(),
+    readBytes: z.number()
+  }),
+  'check --cache': z.strictObject({
+    blocks: z.number(),
+    bad: z.array(z.string()).describe('dropped: region file and block'),
+    inUse: z.array(z.string()).describe('not looked at: mounts use them')
+  }),
+  prune: z.strictObject({
+    done: z.boolean().describe('false without --yes: it is what would go'),
+    removed: z.array(z.string()).describe('generations and branches'),
+    kept: z.array(z.strictObject({ name: z.string(), why: z.string() })).describe('although old'),
+    trashedChunks: z.number(),
+    trashedBytes: z.number(),
+    deletedChunks: z.number(),
+    deletedBytes: z.number(),
+    waitingChunks: count('unused, and still within the grace')
+  }),
+  lease,
+  doctor: z.array(finding),
+  config: z.strictObject({
+    files: z.array(z.strictObject({ path: z.string(), exists: z.boolean() })),
+    settings: z.array(
+      z.strictObject({
+        name: z.string(),
+        value: z.union([z.string(), z.number(), z.boolean()]).nullable().describe('null: not set'),
+        source: z.enum(['option', 'environment', 'user', 'system', 'default']),
+        from: z.string().describe('the option, the variable, or file and line')
+      })
+    )
+  })
+} as const satisfies Readonly<Record<string, z.ZodType>>
+
+/** What fields of `status --json` mean. */
+export const STATUS_FIELDS: Readonly<Record<string, string>> = {
+  vm: 'path of the VM on the share',
+  mountpoint: 'where it is mounted',
+  state: 'how far the life of the mount is',
+  generation: 'the one that is shown, and that changes are based on',
+  checkpoint: 'the newest generation that this mount has published while it goes on; null: none',
+  readOnly: 'every change is refused',
+  discard: 'changes go away with the mount',
+  client: 'id of this client',
+  lease: 'whether it may publish; none: it never may',
+  leaseNumber: 'number of the lease; null: none',
+  since: 'when this mount began, ISO 8601',
+  pid: 'the process that serves FUSE',
+  log: 'its log file',
+  dirtyBytes: 'changed since the generation, in whole 4 KiB pages',
+  pendingBytes: 'of these not yet synced, about',
+  presentBytes: 'readable without the share',
+  totalBytes: 'sizes of all files',
+  fetchedBytes: 'encoded bytes read from chunks by this mount, maps included',
+  fetchedBlocks: 'blocks that were fetched',
+  aheadBlocks: 'blocks fetched before anybody asked (readahead, profile, warm)',
+  aheadUsedBlocks: 'of these, those that were read since',
+  profileBlocks: 'of the blocks fetched ahead, those that an earlier mount had read first',
+  profileUsedBlocks: 'of these, those that were read again',
+  uploadedBytes: 'sent to the share by this mount',
+  trickledBytes: 'of these before the suspend, because nobody touched them for a while',
+  cacheBytes: 'cache on disk',
+  shareErrors: 'tasks that the share refused',
+  shareAnswers: 'whether it answers now',
+  damagedBlocks: 'reads that met a damaged block',
+  phase: 'of a commit; empty: none',
+  doneBytes: 'how far the commit is',
+  toDoBytes: 'of how much',
+  threadReads: 'READ requests that the threads of the direct transport have answered by themselves',
+  threadWrites: 'WRITE requests that they have answered',
+  openHandles: 'open files and directories',
+  residentBytes: 'memory of the daemon',
+  waiting: 'what waits, and since when, as text'
+}

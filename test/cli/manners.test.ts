@@ -1,0 +1,172 @@
+/** Help, suggestions, colour and interruptions: what a person meets who does not know isrfs yet. */
+import { once } from 'node:events'
+import fs from 'node:fs'
+import path from 'node:path'
+import anyTest, { type TestFn } from 'ava'
+import { coloured, isColourful } from '../../src/cli/colour.js'
+import { EXAMPLES } from '../../src/cli/examples.js'
+import { buildProgram } from '../../src/cli/program.js'
+import { Bed, CLI, waitFor } from '../support/bed.js'
+
+const test = anyTest as TestFn<{ bed: Bed }>
+
+test.beforeEach((t) => {
+  t.timeout(300_000)
+  t.context.bed = new Bed('manners')
+})
+test.afterEach.always((t) => t.context.bed.destroy())
+
+test('every command has examples that it understands, and no example is of a command that is not there', async (t) => {
+  const program = buildProgram('0')
+  const names = program.commands.map((command) => command.name()).filter((name) => name !== 'manual')
+  t.deepEqual(Object.keys(EXAMPLES).sort(), names.sort())
+  for (const [name, examples] of Object.entries(EXAMPLES)) {
+    t.true(examples.length > 0)
+    for (const { line } of examples) {
+      const fresh = buildProgram('0')
+      let understood = ''
+      for (const command of fresh.commands) command.action(() => void (understood = command.name()))
+      const words = line
+        .replace(/ [|>].*/, '')
+        .split(' ')
+        .slice(1)
+      await fresh.parseAsync(words, { from: 'user' })
+      t.is(understood, name, line)
+    }
+  }
+})
+
+test('what was meant is suggested, for commands and options', async (t) => {
+  const { bed } = t.context
+  for (const [words, meant] of [
+    [['mont'], 'mount'],
+    [['unmunt', '/x'], 'unmount'],
+    [['statsu'], 'status'],
+    [['mount', '/s/v', '/m', '--read-ony'], '--read-only'],
+    [['check', '/s/v', '--read-dat'], '--read-data']
+  ] as const) {
+    const { code, stderr } = await bed.isrfs('a', ...words)
+    t.is(code, 2)
+    t.regex(stderr, /^isrfs: unknown (command|option)/)
+    t.regex(stderr, new RegExp(`Did you mean ${meant}\\?`))
+  }
+})
+
+test('help has examples, exit codes and the variables that stand for options', async (t) => {
+  const { stdout } = await t.context.bed.mustIsrfs('a', 'mount', '--help')
+  t.regex(stdout, /Examples:\n {2}# resume\n {2}isrfs mount \/export\/testvm \/mnt\/testvm\n/)
+  t.regex(stdout, /Exit codes: 0 done/)
+  t.regex(stdout, /--cache-size <size> .*default: 20G; ISRFS_CACHE_SIZE/s)
+  t.notRegex(stdout, /\u001B/)
+})
+
+test('colour is for terminals, and not for those who said NO_COLOR', async (t) => {
+  t.true(isColourful({ isTTY: true }, {}))
+  t.false(isColourful({ isTTY: true }, { NO_COLOR: '1' }))
+  t.true(isColourful({ isTTY: true }, { NO_COLOR: '' }))
+  t.false(isColourful({ isTTY: true }, { TERM: 'dumb' }))
+  t.false(isColourful({}, {}))
+  t.is(coloured('red', 'x', {}), 'x')
+  const { bed } = t.context
+  const onTerminal = async (env: NodeJS.ProcessEnv): Promise<string> => {
+    const line = `'${process.execPath}' '${CLI}' status /nowhere; '${process.execPath}' '${CLI}' mount --help`
+    // Node.js takes a terminal of a CI for one without colours
+    const unset = { NO_COLOR: undefined, FORCE_COLOR: undefined, CI: undefined }
+    const options = { env: { ...process.env, ...unset, TERM: 'xterm', ...env } }
+    return (await bed.command('script', ['-qec', line, '/dev/null'], options)).stdout
+  }
+  t.regex(await onTerminal({}), /\u001B\[31m.*isrfs:.*is not an isrfs mount[^]*\u001B\[1mUsage/)
+  t.notRegex(await onTerminal({ NO_COLOR: '1' }), /\u001B\[\d/)
+})
+
+test('a daemon that is stopped is told of within two seconds, by status, metrics and the list of all', async (t) => {
+  const { bed } = t.context
+  fs.writeFileSync(path.join(bed.makeDirectory('source'), 'file'), 'first')
+  await bed.mustIsrfs('a', 'import', bed.path('source'), bed.vm())
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt', '--read-only')
+  const { pid } = await bed.status('a', mountpoint)
+  process.kill(pid, 'SIGSTOP')
+  try {
+    const status = await bed.isrfs('a', 'status', mountpoint)
+    t.is(status.code, 1)
+    t.regex(status.stderr, new RegExp(`the daemon of ${mountpoint} \\(process ${pid}, stopped\\) does not answer`))
+    t.regex(status.stderr, new RegExp(`kill -CONT ${pid}`))
+    t.regex((await bed.isrfs('a', 'metrics', mountpoint)).stderr, /does not answer/)
+    t.regex((await bed.isrfs('a', 'status')).stderr, /does not answer/)
+    // its socket is lost as well: the mount itself is asked, in a child that is killed
+    const [socket = ''] = (await import('../../src/daemon/socket-path.js')).findSockets(mountpoint)
+    fs.renameSync(socket, `${socket}.away`)
+    const silent = await bed.isrfs('a', 'status', mountpoint)
+    fs.renameSync(`${socket}.away`, socket)
+    t.regex(silent.stderr, /stopped\) does not answer/)
+  } finally {
+    process.kill(pid, 'SIGCONT')
+  }
+  await bed.unmount('a', mountpoint)
+})
+
+/** Starts the command, sends ^C when `when` holds, and resolves with how it ended. */
+async function interrupted(
+  bed: Bed,
+  words: readonly string[],
+  when: () => boolean
+): Promise<{ ended: string; stderr: string }> {
+  const child = bed.spawn(process.execPath, [CLI, '--client-dir', bed.path('client-a'), ...words])
+  let stderr = ''
+  child.stderr?.on('data', (text: Buffer) => (stderr += text.toString()))
+  child.stdout?.resume()
+  let hasExited = false
+  const exit = once(child, 'exit').then(([code, signal]) => {
+    hasExited = true
+    return String(code ?? signal)
+  })
+  await waitFor(() => hasExited || when(), `${words[0] ?? ''} to begin`)
+  child.kill('SIGINT')
+  return { ended: await exit, stderr }
+}
+
+test('^C in import, export, check, warm and recover leaves nothing broken, and the same again goes through', async (t) => {
+  const { bed } = t.context
+  const source = bed.makeDirectory('source')
+  const bytes = Buffer.alloc(96 * 1024 * 1024)
+  for (let at = 0; at < bytes.length; at += 4) bytes.writeUInt32LE(Math.imul(at, 2654435761) >>> 0, at)
+  fs.writeFileSync(path.join(source, 'disk'), bytes)
+  const tidy = (ended: { ended: string; stderr: string }): void => {
+    t.true(['0', '1', '130', 'SIGINT', '5'].includes(ended.ended), `${ended.ended} ${ended.stderr}`)
+    t.notRegex(ended.stderr, / at .*\.js:/)
+  }
+  const hasEntries = (directory: string) => (): boolean =>
+    fs.existsSync(directory) && fs.readdirSync(directory).length > 0
+
+  tidy(await interrupted(bed, ['import', source, bed.vm()], hasEntries(bed.path('share'))))
+  if (!fs.existsSync(bed.vm())) await bed.mustIsrfs('a', 'import', source, bed.vm())
+  t.regex((await bed.mustIsrfs('a', 'check', bed.vm(), '--read-data')).stderr, /is whole/)
+
+  tidy(await interrupted(bed, ['check', bed.vm(), '--read-data'], () => true))
+  tidy(await interrupted(bed, ['export', bed.vm(), bed.path('out')], hasEntries(bed.path('out'))))
+  await bed.mustIsrfs('a', 'export', bed.vm(), bed.path('again'))
+  t.true(fs.readFileSync(bed.path('again', 'disk')).equals(bytes))
+
+  tidy(await interrupted(bed, ['warm', bed.vm()], hasEntries(bed.path('client-a', 'cache'))))
+  t.regex((await bed.mustIsrfs('a', 'warm', bed.vm())).stdout, /is in the cache/)
+
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt', '--no-trickle')
+  const changed = Buffer.alloc(48 * 1024 * 1024, 9)
+  for (let at = 0; at < changed.length; at += 512) changed.writeUInt32LE(at, at)
+  const fd = fs.openSync(path.join(mountpoint, 'disk'), 'r+')
+  fs.writeSync(fd, changed, 0, changed.length, 0)
+  fs.fsyncSync(fd)
+  fs.closeSync(fd)
+  await bed.killDaemon('a', mountpoint)
+  await bed.command('fusermount3', ['-uz', mountpoint])
+  const chunks = (): number => fs.readdirSync(path.join(bed.vm(), 'chunks'), { recursive: true }).length
+  const before = chunks()
+  tidy(await interrupted(bed, ['recover', bed.vm()], () => chunks() > before))
+  const recovered = await bed.mustIsrfs('a', 'recover', bed.vm())
+  t.regex(recovered.stdout, /generation 2|nothing of/)
+  t.regex((await bed.mustIsrfs('a', 'check', bed.vm(), '--read-data')).stderr, /is whole/)
+  await bed.mustIsrfs('a', 'export', bed.vm(), bed.path('recovered'))
+  changed.copy(bytes, 0)
+  t.true(fs.readFileSync(bed.path('recovered', 'disk')).equals(bytes))
+  t.regex((await bed.mustIsrfs('a', 'lease', bed.vm())).stdout, /^free/)
+})
