@@ -1,0 +1,88 @@
+/** Rows of the benchmark: contenders that do the same work in turn (A B A B ...), medians, and goals as ratios of them. */
+
+export interface Contender {
+  readonly name: string
+  /** Does the work once; the figure in the row's unit. */
+  measure(): Promise<number>
+}
+
+export interface Goal {
+  /** isrfs against this contender; undefined: the figure itself */
+  readonly against?: string
+  /** isrfs has to be at least (or at most, where less is better) this times the other, or this figure */
+  readonly factor: number
+}
+
+export interface Row {
+  /** number in the table of goals, with a letter where a number has several figures */
+  readonly id: string
+  readonly work: string
+  readonly unit: 'MB/s' | 'IOPS' | 's' | 'MB' | 'ratio'
+  readonly better: 'more' | 'less'
+  readonly contenders: readonly Contender[]
+  readonly goals: readonly Goal[]
+  readonly rounds: number
+  /** what a reader has to know */
+  readonly note?: string
+}
+
+export interface GoalResult extends Goal {
+  readonly ratio: number
+  readonly isMet: boolean
+}
+
+export interface RowResult {
+  readonly id: string
+  readonly work: string
+  readonly unit: Row['unit']
+  readonly better: Row['better']
+  readonly note: string | undefined
+  readonly samples: Readonly<Record<string, readonly number[]>>
+  readonly medians: Readonly<Record<string, number>>
+  readonly goals: readonly GoalResult[]
+  /** contenders that failed, and how */
+  readonly failures: Readonly<Record<string, string>>
+}
+
+export const SELF = 'isrfs'
+
+export async function measureRow(row: Row, say: (text: string) => void): Promise<RowResult> {
+  const samples: Record<string, number[]> = {}
+  const failures: Record<string, string> = {}
+  for (let round = 0; round < row.rounds; round++) {
+    for (const { name, measure } of row.contenders) {
+      if (name in failures) continue
+      try {
+        const figure = await measure()
+        ;(samples[name] ??= []).push(figure)
+        say(`${row.id} ${name}: ${round3(figure)} ${row.unit}`)
+      } catch (error) {
+        failures[name] = (error instanceof Error ? error.message : String(error)).slice(0, 400)
+        say(`${row.id} ${name}: failed: ${failures[name]}`)
+      }
+    }
+  }
+  const medians = Object.fromEntries(Object.entries(samples).map(([name, figures]) => [name, median(figures)]))
+  const { id, work, unit, better, note } = row
+  const goals = row.goals.flatMap((goal) => resultOf(goal, medians, better))
+  return { id, work, unit, better, note, samples, medians, goals, failures }
+}
+
+function resultOf(goal: Goal, medians: Readonly<Record<string, number>>, better: Row['better']): GoalResult[] {
+  const own = medians[SELF]
+  const other = goal.against === undefined ? 1 : medians[goal.against]
+  if (own === undefined || other === undefined) return []
+  const ratio = own / other
+  return [{ ...goal, ratio, isMet: better === 'more' ? ratio >= goal.factor : ratio <= goal.factor }]
+}
+
+export function median(figures: readonly number[]): number {
+  const sorted = [...figures].sort((first, second) => first - second)
+  const middle = Math.floor(sorted.length / 2)
+  const [low = 0, high = 0] = [sorted[Math.floor((sorted.length - 1) / 2)], sorted[middle]]
+  return (low + high) / 2
+}
+
+export function round3(figure: number): string {
+  return figure >= 100 ? String(Math.round(figure)) : String(Number(figure.toPrecision(3)))
+}

@@ -1,0 +1,167 @@
+/**
+ * Rows 1 to 3: a Debian guest boots to multi-user in an emulating QEMU, its disk a split sparse VMDK behind a link of
+ * 100 Mb/s. Everything counts from the first command on: mounting, or copying, too.
+ */
+import { spawn } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import { buildGuest } from '../support/vmm-bed.js'
+import { slowLink } from './link.js'
+import type { Contender, Row } from './measure.js'
+import { mountIsrfs, mountRclone, type Mounted } from './peers.js'
+import { type Place, seconds } from './place.js'
+import type { Scale } from './rows-local.js'
+
+const DISK = 'testvm.vmdk'
+const VMDK = 'subformat=twoGbMaxExtentSparse,adapter_type=lsilogic,hwversion=18'
+const BOOT_MS_MAX = 400_000
+
+export async function guestRows(place: Place, { isQuick, rounds: roundsMax }: Scale): Promise<Row[]> {
+  const guest = await buildGuest()
+  const rounds = isQuick ? 1 : Math.min(roundsMax, 3)
+  const behind = place.directory('behind')
+  const plain = path.join(behind, 'plain')
+  const pristine = place.directory('pristine')
+  await place.run('qemu-img', [
+    'convert',
+    '-O',
+    'vmdk',
+    '-o',
+    VMDK,
+    path.join(guest, 'disk.raw'),
+    path.join(pristine, DISK)
+  ])
+  await place.run('cp', ['-a', pristine, plain])
+  const link = await slowLink(place, behind, '100mbit')
+  await place.isrfs(place.directory('importer'), 'import', plain, path.join(behind, 'vm'))
+  const vm = path.join(link.mountpoint, 'vm')
+  const profiles = path.join(behind, 'vm', 'profiles')
+  const boot = (directory: string): Promise<void> => bootToMultiUser(guest, path.join(directory, DISK))
+  const fresh = async (work: () => Promise<unknown>): Promise<number> => {
+    await place.run('cp', ['-a', '--sparse=always', `${pristine}/.`, plain]) // the last guest has written to it
+    await place.dropCaches()
+    return seconds(work)
+  }
+  const mounted = async (mount: () => Promise<Mounted>, after?: (at: string) => Promise<void>): Promise<number> => {
+    let at: Mounted | undefined
+    const time = await fresh(async () => {
+      at = await mount()
+      await boot(at.mountpoint)
+    })
+    if (at !== undefined) await after?.(at.mountpoint)
+    await at?.unmount()
+    return time
+  }
+  let fetchedBytes = NaN
+  /** What the guest writes is dropped: each round resumes the same generation. */
+  const throughIsrfs = (client: string): Promise<number> =>
+    mounted(
+      () => mountIsrfs(place, vm, client, '--discard'),
+      async (at) => {
+        fetchedBytes = (await place.status(client, at))['fetchedBytes'] ?? NaN
+      }
+    )
+  const local: Contender = {
+    name: 'local',
+    measure: async () => {
+      const copy = place.directory('local')
+      await place.run('cp', ['-a', `${pristine}/.`, copy])
+      return fresh(() => boot(copy))
+    }
+  }
+  const others: Contender[] = [
+    { name: 'off the share', measure: () => fresh(() => boot(path.join(link.mountpoint, 'plain'))) },
+    {
+      name: 'eager copy',
+      measure: async () => {
+        const copy = place.directory('eager')
+        return fresh(async () => {
+          await place.run('cp', ['-a', '--sparse=always', `${link.mountpoint}/plain/.`, copy])
+          await boot(copy)
+        })
+      }
+    },
+    {
+      name: 'rclone',
+      measure: () => mounted(() => mountRclone(place, path.join(link.mountpoint, 'plain'), place.directory('cache')))
+    }
+  ]
+  const row = (id: string, work: string, measure: () => Promise<number>, more: Partial<Row>): Row => ({
+    ...{ id, work, unit: 's', better: 'less', rounds, goals: [], ...more },
+    contenders: [{ name: 'isrfs', measure }, local, ...(more.contenders ?? [])]
+  })
+  const fetched = (id: string, goals: Row['goals'] = []): Row => ({
+    ...{ id, work: 'encoded bytes that it fetched', unit: 'MB', better: 'less', rounds: 1, goals },
+    contenders: [{ name: 'isrfs', measure: async () => fetchedBytes / 1e6 }]
+  })
+  const client = place.directory('client')
+  return [
+    row(
+      '1',
+      'Debian guest to multi-user over 100 Mb/s, empty cache, first time ever',
+      async () => {
+        fs.rmSync(profiles, { recursive: true, force: true })
+        return throughIsrfs(place.directory('client'))
+      },
+      {
+        contenders: others,
+        goals: [
+          { against: 'off the share', factor: 1 },
+          { against: 'local', factor: 1.15 },
+          { against: 'eager copy', factor: 1 / 5 },
+          { against: 'rclone', factor: 1 / 8 }
+        ]
+      }
+    ),
+    fetched('1, bytes'),
+    row(
+      '2',
+      'the same on an empty cache with the profile of an earlier resume',
+      async () => {
+        if (!fs.existsSync(profiles)) {
+          const teacher = await mountIsrfs(place, vm, place.directory('client'))
+          await boot(teacher.mountpoint)
+          await teacher.unmount()
+        }
+        return throughIsrfs(place.directory('client'))
+      },
+      { goals: [{ against: 'local', factor: 1.05 }] }
+    ),
+    fetched('2, bytes'),
+    row(
+      '3',
+      'the same, second resume on a client',
+      async () => {
+        if (!fs.existsSync(path.join(client, 'cache'))) await throughIsrfs(client)
+        return throughIsrfs(client)
+      },
+      { goals: [{ against: 'local', factor: 1.03 }] }
+    ),
+    fetched('3, bytes', [{ factor: 0 }])
+  ]
+}
+
+/** Resolves when the guest says that it has reached multi-user, and QEMU was ended. */
+function bootToMultiUser(guest: string, disk: string): Promise<void> {
+  const append = 'console=ttyS0 quiet rdinit=/init init=/sbin/guest-init bed=systemd panic=-1 net.ifnames=0 loglevel=3'
+  const args = `-machine pc,accel=tcg -cpu max -m 256 -smp 1 -nodefaults -no-user-config -display none -no-reboot
+    -device virtio-blk-pci,drive=d0 -serial stdio`.split(/\s+/)
+  args.push('-drive', `file=${disk},format=vmdk,if=none,id=d0,cache=writeback,aio=threads`)
+  args.push('-kernel', path.join(guest, 'kernel'), '-initrd', path.join(guest, 'initrd.gz'), '-append', append)
+  const qemu = spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  return new Promise((resolve, reject) => {
+    let console = ''
+    const timer = setTimeout(() => qemu.kill('SIGKILL'), BOOT_MS_MAX)
+    const isUp = (): boolean => console.includes('MARK MULTI-USER')
+    qemu.stdout.on('data', (bytes: Buffer) => {
+      console += bytes.toString('latin1')
+      if (isUp()) qemu.kill('SIGKILL')
+    })
+    qemu.on('error', reject)
+    qemu.on('close', () => {
+      clearTimeout(timer)
+      if (isUp()) resolve()
+      else reject(new Error(`the guest did not come up: ${console.slice(-300)}`))
+    })
+  })
+}
