@@ -12,6 +12,9 @@ const root = path.dirname(import.meta.dirname)
 const coverageDirectory = path.join(root, 'coverage', 'v8')
 const commands = path.join(root, 'node_modules', '.bin')
 
+/** mounts take the direct transport where they may choose; the conformance suite runs on both by itself */
+const endToEnd = ['cycle', 'crash', 'kill', 'full-disk'].map((name) => `build/test/end-to-end/${name}.test.js`)
+
 let failedSteps = 0
 
 rmSync(path.join(root, 'build'), { recursive: true, force: true })
@@ -21,15 +24,19 @@ await step('build', 'npm', ['run', '--silent', 'build'])
 await step('build of the tests', 'npm', ['run', '--silent', 'build:test'])
 await step('lint and layer walls', path.join(commands, 'eslint'), ['.'])
 await step('layout', path.join(commands, 'prettier'), ['--check', '.'])
-const tests = await runTests()
+const onDirect = await runTests('tests', [])
+const onBinding = await runTests('whole lives of mounts on the other transport', endToEnd, {
+  ISRFS_TEST_TRANSPORT: 'binding'
+})
 await step('coverage', path.join(commands, 'c8'), [
   'report',
   ...modulesWithoutCode().map((file) => `--exclude=${file}`)
 ])
 
-const failed = tests.failed + failedSteps
-process.exitCode = failed === 0 && tests.passed > 0 ? 0 : 1
-console.log(`${tests.passed} passed, ${failed} failed`)
+const passed = onDirect.passed + onBinding.passed
+const failed = onDirect.failed + onBinding.failed + failedSteps
+process.exitCode = failed === 0 && passed > 0 ? 0 : 1
+console.log(`${passed} passed, ${failed} failed`)
 
 async function step(name, command, args) {
   console.log(`\n# ${name}`)
@@ -41,11 +48,11 @@ async function step(name, command, args) {
  * Runs the tests and counts them from ava's TAP. A skipped test counts as failed: one that cannot run here has to say
  * so. Processes that tests start inherit NODE_V8_COVERAGE, so daemons are counted too.
  */
-async function runTests() {
-  console.log('\n# tests')
-  const ava = spawn(path.join(commands, 'ava'), ['--tap'], {
+async function runTests(title, files, env = {}) {
+  console.log(`\n# ${title}`)
+  const ava = spawn(path.join(commands, 'ava'), ['--tap', ...files], {
     cwd: root,
-    env: { ...process.env, NODE_V8_COVERAGE: coverageDirectory },
+    env: { ...process.env, ...env, NODE_V8_COVERAGE: coverageDirectory },
     stdio: ['ignore', 'pipe', 'inherit']
   })
   const parser = new Parser()

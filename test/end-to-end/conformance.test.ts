@@ -12,8 +12,10 @@ test.before(async () => {
   const source = bed.makeDirectory('source')
   makeSampleVm(source, new Random(1), { diskBytes: 2 ** 20, pieces: 2 })
   for (const [client, options] of [
-    ['writeback', []],
-    ['write-through', ['--no-writeback']]
+    ['writeback', ['--transport', 'binding']],
+    ['write-through', ['--transport', 'binding', '--no-writeback']],
+    ['direct', ['--transport', 'direct']],
+    ['direct write-through', ['--transport', 'direct', '--no-writeback']]
   ] as const) {
     await bed.mustIsrfs(client, 'import', source, bed.vm(client))
     const mountpoint = await bed.mount(client, bed.vm(client), `mnt-${client}`, '--allow-other', ...options)
@@ -28,6 +30,6 @@ test.after(async () => {
 })
 test.after.always(() => bed.destroy())
 
-for (const client of ['writeback', 'write-through']) {
+for (const client of ['writeback', 'write-through', 'direct', 'direct write-through']) {
   defineConformance(test, { title: `daemon, ${client}`, directory: () => bed.path(`mnt-${client}`), others: true })
 }

@@ -1,5 +1,5 @@
 /**
- * SIGKILL in the middle of writes, mount, unmount and recover, again and again (test/support/kill-campaign.py).
+ * SIGKILL in the middle of writes, mount, unmount, recover and checkpoint, again and again (test/support/kill-campaign.py).
  * ISRFS_KILL_ROUNDS kills are shared out among ISRFS_KILL_WORKERS campaigns at a time, each with a seed and a bed of its own.
  */
 import path from 'node:path'
@@ -7,7 +7,7 @@ import test from 'ava'
 import { Bed, CLI } from '../support/bed.js'
 import { Random } from '../support/random.js'
 
-const ROUNDS = Number(process.env['ISRFS_KILL_ROUNDS'] ?? 12)
+const ROUNDS = Number(process.env['ISRFS_KILL_ROUNDS'] ?? 15)
 const WORKERS = Number(process.env['ISRFS_KILL_WORKERS'] ?? 1)
 
 test('killed at any moment, round after round: accepted pages are there, others are old or new', async (t) => {

@@ -6,10 +6,18 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { constants } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
 import { IsrfsError, messageOf } from '../../src/base/errors.js'
 import { ROOT_INODE, toGeneration } from '../../src/base/units.js'
 import { recoverSession } from '../../src/daemon/recover.js'
-import { listBranches, publishGeneration, readBranch, readNewestGeneration } from '../../src/format/generations.js'
+import {
+  listBranches,
+  listGenerations,
+  publishGeneration,
+  readBranch,
+  readGeneration,
+  readNewestGeneration
+} from '../../src/format/generations.js'
 import { acquireLease, breakLease, readLease, releaseLease } from '../../src/share/lease.js'
 import { Share } from '../../src/share/share.js'
 import { makeVm } from '../support/make-vm.js'
@@ -17,8 +25,17 @@ import { Random } from '../support/random.js'
 import { type Errno, type Fault, FaultyProcess, type Kind } from './faulty-process.js'
 import { type Bed, contentsOf, Model, ModelFile, Mounted, mustBeAnswer, pageOf, violations } from './life.js'
 
-export type Scenario = 'mount' | 'mount-writeback' | 'recover' | 'branch'
-export const SCENARIOS: readonly Scenario[] = ['mount', 'mount-writeback', 'recover', 'branch']
+export type Scenario = 'mount' | 'mount-writeback' | 'recover' | 'branch' | 'checkpoint' | 'checkpoint-recover'
+export const SCENARIOS: readonly Scenario[] = [
+  'mount',
+  'mount-writeback',
+  'recover',
+  'branch',
+  'checkpoint',
+  'checkpoint-recover'
+]
+
+type Contents = Map<string, Buffer>
 
 export interface Case {
   readonly scenario: Scenario
@@ -85,16 +102,19 @@ export async function runCase(
     return process
   }
   const found: string[] = []
+  const checkpoints: Contents[] = []
   try {
-    if (scenario === 'recover' || scenario === 'branch') {
+    if (scenario === 'recover' || scenario === 'branch' || scenario === 'checkpoint-recover') {
       const before = start('boot 1')
-      await before.run(() => liveUntilSuspend(bed, model, false))
+      await before.run(() =>
+        liveUntilSuspend(bed, model, false, scenario === 'checkpoint-recover' ? checkpoints : undefined)
+      )
       before.end()
       model.acceptAll()
       if (scenario === 'branch') overtake(bed)
     }
     const faulty = start('boot 1', fault)
-    await attempt(faulty, () => firstTry(scenario, bed, model), `the first try`, found)
+    await attempt(faulty, () => firstTry(scenario, bed, model, checkpoints), `the first try`, found)
     faulty.end()
     const lostPower = faulty.fired && fault.kind === 'power'
     if (lostPower) faulty.losePower(random)
@@ -103,6 +123,7 @@ export async function runCase(
     await attempt(next, () => secondTry(scenario, bed, model, found), 'the second try', found, true)
     next.end()
     compareGenerations(scenario, bed, model, found)
+    compareCheckpoints(bed, checkpoints, found)
     return { process: faulty, found }
   } finally {
     for (const process of processes) process.dispose()
@@ -146,12 +167,13 @@ function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
 }
 
-async function firstTry(scenario: Scenario, bed: Bed, model: Model): Promise<void> {
-  if (scenario === 'recover' || scenario === 'branch') {
+async function firstTry(scenario: Scenario, bed: Bed, model: Model, checkpoints: Contents[]): Promise<void> {
+  if (scenario === 'recover' || scenario === 'branch' || scenario === 'checkpoint-recover') {
     await recoverSession(recoverRequest(bed, false))
     return
   }
-  const mounted = await liveUntilSuspend(bed, model, scenario === 'mount-writeback')
+  const noted = scenario === 'checkpoint' ? checkpoints : undefined
+  const mounted = await liveUntilSuspend(bed, model, scenario === 'mount-writeback', noted)
   await mounted.suspend()
 }
 
@@ -198,7 +220,12 @@ function overtake({ share: root }: Bed): void {
 }
 
 /** What the guest does between mount and suspend. Every value is written once. */
-async function liveUntilSuspend(bed: Bed, model: Model, writeback: boolean): Promise<Mounted> {
+async function liveUntilSuspend(
+  bed: Bed,
+  model: Model,
+  writeback: boolean,
+  checkpoints?: Contents[]
+): Promise<Mounted> {
   const mounted = await Mounted.open(bed, writeback)
   const { tree } = mounted
   const open = async (name: string): Promise<number | undefined> => {
@@ -247,14 +274,42 @@ async function liveUntilSuspend(bed: Bed, model: Model, writeback: boolean): Pro
   mounted.change(model, { gone: undefined }, () => {
     tree.unlink(ROOT_INODE, 'gone')
   })
+  await checkpoint(mounted, checkpoints)
   if (disk !== undefined) {
     await mounted.fsync(model, 'disk', disk)
     await mounted.write(model, 'disk', disk, DISK_PAGES, 1007)
     await mounted.write(model, 'disk', disk, 3, 1008)
   }
+  await checkpoint(mounted, checkpoints)
+  if (disk !== undefined) await mounted.write(model, 'disk', disk, 3, 1009)
   close(fresh)
   close(disk)
   return mounted
+}
+
+async function checkpoint(mounted: Mounted, checkpoints: Contents[] | undefined): Promise<void> {
+  if (checkpoints === undefined) return
+  try {
+    checkpoints.push(await mounted.contents())
+    await mounted.checkpoint()
+  } catch (error) {
+    mustBeAnswer(error)
+  }
+}
+
+/** Each checkpoint on the share is what the mount showed when it was asked for one; none is there twice. */
+function compareCheckpoints(bed: Bed, checkpoints: readonly Contents[], found: string[]): void {
+  const share = new Share(bed.share)
+  const published: string[] = []
+  for (const number of listGenerations(share)) {
+    const generation = readGeneration(share, number)
+    if (generation.manifest.checkpoint === undefined) continue
+    const contents = contentsOf(bed.share, generation)
+    const index = checkpoints.findIndex((asked) => isDeepStrictEqual(asked, contents))
+    if (index < 0) found.push(`checkpoint ${String(number)} is not what the mount showed`)
+    published.push(String(index))
+  }
+  if (new Set(published).size < published.length) found.push(`a checkpoint was published twice: ${published.join()}`)
 }
 
 function compareGenerations(scenario: Scenario, bed: Bed, model: Model, found: string[]): void {

@@ -1,7 +1,8 @@
 /**
  * Every file system call of a VM's life goes wrong once, in every way it can (campaign.ts). `npm test` tries a sample,
  * `npm run test:long` all of them: ISRFS_FAULT_CASES=all, with ISRFS_FAULT_PART=1/2 the odd half of them.
- * ISRFS_FAULT_CASE="mount: EIO at share openSync 3" repeats one.
+ * ISRFS_FAULT_CASE="mount: EIO at share openSync 3" repeats one;
+ * ISRFS_FAULT_SCENARIO=checkpoint takes them from one scenario only.
  */
 import fs from 'node:fs'
 import os from 'node:os'
@@ -27,8 +28,10 @@ test('no accepted byte is lost or wrong, whichever call fails', async (t) => {
   const root = fs.mkdtempSync(path.join(memory, 'isrfs-fault-'))
   t.teardown(() => fs.rmSync(root, { recursive: true, force: true }))
   const all: Case[] = []
-  for (const scenario of SCENARIOS) all.push(...(await casesOf(scenario, root)))
-  t.true(all.length >= CASES_MIN, `${String(all.length)} cases`)
+  const only = process.env['ISRFS_FAULT_SCENARIO']
+  const scenarios = SCENARIOS.filter((scenario) => only === undefined || scenario === only)
+  for (const scenario of scenarios) all.push(...(await casesOf(scenario, root)))
+  t.true(only !== undefined || all.length >= CASES_MIN, `${String(all.length)} cases`)
   const wanted = process.env['ISRFS_FAULT_CASES'] ?? String(SAMPLE)
   const [part = 1, parts = 1] = (process.env['ISRFS_FAULT_PART'] ?? '1/1').split('/').map(Number)
   const one = process.env['ISRFS_FAULT_CASE']

@@ -1,12 +1,14 @@
 /**
  * One life of a mount, as its daemon lives it without the kernel: open, read, write, fsync, rename, unlink, evict, upload,
- * suspend; and what may be in it afterwards.
+ * checkpoint, suspend; and what may be in it afterwards.
  */
 import path from 'node:path'
 import pino from 'pino'
 import { IsrfsError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, BLOCKS_PER_REGION, PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
+import type { Checkpointer } from '../../src/commit/checkpointer.js'
 import { EarlyUpload } from '../../src/commit/early-upload.js'
+import { createCheckpointer } from '../../src/daemon/checkpoint.js'
 import type { Outcome } from '../../src/daemon/messages.js'
 import { type OpenedVm, openVm } from '../../src/daemon/opened-vm.js'
 import type { MountRequest } from '../../src/daemon/request.js'
@@ -111,14 +113,18 @@ export function requestOf({ share, client }: Bed, writeback: boolean): MountRequ
     clientDirectory: client,
     cacheDirectory: path.join(client, 'cache'),
     logFile: path.join(client, 'log'),
+    log: { bytesMax: 2 ** 20, filesMax: 2 },
     generation: null,
     branch: null,
     shareTimeoutMs: null,
+    metricsPort: null,
     acceptRollback: false,
+    transport: 'binding',
     readOnly: false,
     discard: false,
     allowOther: false,
     writeback,
+    trickle: false,
     cacheBytesMax: 2 ** 30
   }
 }
@@ -128,6 +134,7 @@ export class Mounted {
   readonly images: Images
   readonly tree: Tree
   readonly #request: MountRequest
+  readonly #checkpointer: Checkpointer | undefined
 
   static async open(bed: Bed, writeback: boolean): Promise<Mounted> {
     const request = requestOf(bed, writeback)
@@ -146,6 +153,7 @@ export class Mounted {
       onDamage: () => undefined,
       onWarning: () => undefined
     })
+    this.#checkpointer = createCheckpointer(request, vm, this.images)
     this.tree = new Tree(vm.session, this.images, { readOnly: false, writeback: request.writeback })
   }
 
@@ -229,6 +237,12 @@ export class Mounted {
     upload.stop()
   }
 
+  /** Publishes what there is. */
+  async checkpoint(): Promise<void> {
+    await this.#checkpointer?.run({ flush: () => Promise.resolve(), onProgress: () => undefined })
+    requireAlive()
+  }
+
   /** Contents by name, as a program reads them. */
   async contents(): Promise<Map<string, Buffer>> {
     const all = new Map<string, Buffer>()
@@ -245,6 +259,7 @@ export class Mounted {
 
   async suspend(): Promise<Outcome> {
     this.images.stop()
+    await this.#checkpointer?.stop()
     const settling = { verify: false, log, onProgress: () => undefined, notice: () => undefined }
     try {
       return await settleMount(this.#request, this.vm, settling)

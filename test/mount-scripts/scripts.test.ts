@@ -2,10 +2,11 @@
  * The scripts around the command line, called as people and mount(8) call them. VMware cannot be had for tests: `vmware`, `vmplayer` and
  * `vmrun` are stand-ins that record what they were asked and play the guest; isrfs, its mounts and the scripts are the real ones.
  */
+import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import anyTest, { type TestFn } from 'ava'
-import { CLI, isMounted, type Result, Bed } from '../support/bed.js'
+import { CLI, isMounted, type Result, Bed, waitFor } from '../support/bed.js'
 
 const SCRIPTS = path.resolve('mount-scripts')
 
@@ -76,15 +77,21 @@ async function exported({ bed }: Context, name: string): Promise<string | undefi
   return fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : undefined
 }
 
+/** the only one that is perl */
+const LAUNCHER = 'fuse-launch'
+
 const asked = ({ bed }: Context): string => fs.readFileSync(bed.path('asked'), 'utf8')
 
 test('all scripts are clean for shellcheck, and tell how they are used', async (t) => {
   const { bed } = t.context
-  const names = fs.readdirSync(SCRIPTS).filter((name) => !name.includes('@'))
+  const isScript = (name: string): boolean => fs.statSync(path.join(SCRIPTS, name)).isFile() && !name.includes('@')
+  const names = fs.readdirSync(SCRIPTS).filter((name) => isScript(name) && name !== LAUNCHER)
   const guest = ['build', 'guest-init', 'initrd-init'].map((name) => path.resolve('test/vmm/guest', name))
   const files = names.map((name) => path.join('mount-scripts', name))
   const checked = await bed.command('shellcheck', ['--severity=warning', '-x', ...files, guest[0] ?? ''])
   t.is(checked.code, 0, checked.stdout)
+  const perl = await bed.command('perl', ['-c', path.join(SCRIPTS, LAUNCHER)])
+  t.is(perl.code, 0, perl.stderr)
   for (const name of ['isrfs-resume', 'isrfs-suspend', 'mount.isrfs', 'setup-host', 'install.sh']) {
     const help = await script(t.context, name, '--help')
     t.is(help.code, 0, name)
@@ -294,6 +301,7 @@ test('install.sh puts everything into a prefix that works on its own, and takes 
     COMP_WORDS=(isrfs mount --read); COMP_CWORD=2; _isrfs; echo "\${COMPREPLY[@]}"
     COMP_WORDS=(isrfs unm); COMP_CWORD=1; _isrfs; echo "\${COMPREPLY[@]}"`
   t.is((await bed.command('bash', ['-c', completion])).stdout, '--read-only\nunmount\n')
+  t.true(fs.existsSync(path.join(prefix, 'share/man/man1/isrfs-mount.1')))
   t.true(fs.existsSync(path.join(prefix, 'share/zsh/site-functions/_isrfs')))
   t.true(fs.existsSync(path.join(prefix, 'share/fish/vendor_completions.d/isrfs.fish')))
 
@@ -306,4 +314,16 @@ test('install.sh puts everything into a prefix that works on its own, and takes 
     left.map(({ name }) => name),
     ['mine']
   )
+})
+
+test('whoever takes the mount away second waits for what the first one publishes', async (t) => {
+  const { bed, at, env } = t.context
+  await bed.mustIsrfs('a', 'mount', bed.vm(), at)
+  fs.writeFileSync(path.join(at, 'disk'), randomBytes(96 * 1024 * 1024))
+  const first = bed.isrfs('a', 'unmount', at)
+  await waitFor(() => !isMounted(at), 'the end of the mount')
+  const text = `. '${path.join(SCRIPTS, 'common')}'; unmount_when_idle "$1" "$2"`
+  const second = await bed.command('sh', ['-c', text, 'second', at, bed.vm()], { env })
+  t.is(second.code, 0, second.stderr)
+  t.is((await first).code, 0)
 })

@@ -13,6 +13,9 @@ import { promisify } from 'node:util'
 /** the command line as compiled for the tests, so that daemons are part of the coverage */
 export const CLI = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 
+/** ISRFS_TEST_TRANSPORT lets every mount of the end-to-end tests use another transport than the default one. */
+const transport = process.env['ISRFS_TEST_TRANSPORT']
+
 const run = promisify(execFile)
 
 export interface Result {
@@ -30,7 +33,12 @@ export interface StatusJson {
   readonly totalBytes: number
   readonly fetchedBytes: number
   readonly fetchedBlocks: number
+  readonly aheadBlocks: number
+  readonly aheadUsedBlocks: number
+  readonly profileBlocks: number
+  readonly profileUsedBlocks: number
   readonly uploadedBytes: number
+  readonly trickledBytes: number
   readonly shareErrors: number
 }
 
@@ -61,7 +69,7 @@ export class Bed {
 
   /** Runs isrfs as client `client`; never rejects for an exit code. */
   async isrfs(client: string, ...args: string[]): Promise<Result> {
-    return this.command(process.execPath, [CLI, '--client-dir', this.path(`client-${client}`), ...args])
+    return this.command(process.execPath, [CLI, '--client-dir', this.path(`client-${client}`), ...withTransport(args)])
   }
 
   /** Like isrfs, but an exit code other than 0 is an error that shows what was printed. */
@@ -181,4 +189,9 @@ export async function waitFor(
     if (Date.now() > end) throw new Error(`waited too long for ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
+}
+
+function withTransport(args: readonly string[]): readonly string[] {
+  if (args[0] !== 'mount' || transport === undefined || args.includes('--transport')) return args
+  return ['mount', '--transport', transport, ...args.slice(1)]
 }

@@ -5,6 +5,7 @@ kill-campaign.py SEED ROUNDS DIRECTORY CLI: one kill with SIGKILL in each round,
     mount       the command, the daemon that it starts, or both, before the mount is ready
     unmount     the command, the daemon, or both: while it syncs, unmounts, sends, publishes
     recover     the command
+    checkpoint  the daemon, while a program writes through the mount or nobody does, the command, or both
 
 each followed by what a person would do next (mount again, unmount again, recover) and a comparison. What a write with O_SYNC or an
 fsync has accepted must be there, and everything once unmount or recover has published it; other pages are old or new, never anything else.
@@ -26,13 +27,15 @@ from collections import Counter
 PAGE = 4096
 SIZE = 4 << 20
 PAGES = SIZE // PAGE
-MOMENTS = (("writing", 6), ("mount", 4), ("unmount", 6), ("recover", 4))
+MOMENTS = (("writing", 6), ("mount", 4), ("unmount", 6), ("recover", 4), ("checkpoint", 6))
 PATIENCE_S = 120
 seed, rounds, work, cli = int(sys.argv[1]), int(sys.argv[2]), os.path.realpath(sys.argv[3]), os.path.realpath(sys.argv[4])
 chance = random.Random(seed)
 vm, mountpoint = f"{work}/share/vm", f"{work}/mnt"
 kills, late = Counter(), Counter()
-durations = {"mount": 1.0, "unmount": 0.7, "recover": 0.6}
+# as in bed.ts
+transport = ["--transport", os.environ["ISRFS_TEST_TRANSPORT"]] if "ISRFS_TEST_TRANSPORT" in os.environ else []
+durations = {"mount": 1.0, "unmount": 0.7, "recover": 0.6, "checkpoint": 0.7}
 number = 0
 
 
@@ -118,7 +121,7 @@ def mounted():
     """Mounts unless it is, and compares."""
     global content
     if not state["mounted"]:
-        isrfs("mount", vm, mountpoint)
+        isrfs("mount", *transport, vm, mountpoint)
         state["mounted"] = True
     with open(f"{mountpoint}/disk", "rb") as disk:
         found = bytearray(disk.read())
@@ -224,7 +227,7 @@ def kill_in_mount():
     elif state["mounted"]:
         isrfs("unmount", mountpoint)
         state["mounted"] = False
-    process, who = kill_during("mount", vm, mountpoint)
+    process, who = kill_during("mount", *transport, vm, mountpoint)
     if who == "nobody" or (who == "daemon" and process.returncode == 0):
         state["mounted"] = who == "nobody"
         wait_until(lambda: who == "nobody" or not daemons(), "the killed daemon to end")
@@ -268,6 +271,32 @@ def kill_in_recover():
     kill_during("recover", vm)
 
 
+def kill_in_checkpoint():
+    mounted()
+    write()
+    if chance.random() < 0.3:  # one that nobody kills: everything that was written is in it
+        isrfs("checkpoint", mountpoint)
+        check_export("a checkpoint")
+        write()
+    if chance.random() < 0.5:
+        process = start("checkpoint", mountpoint)
+        write(kill_after_s=0.08 + chance.random() * durations["checkpoint"])
+        if end(process, 0, 1, 5) == 0:
+            late["checkpoint"] += 1  # the daemon was killed all the same
+        kills["checkpoint"] += 1
+        return
+    process, who = kill_during("checkpoint", mountpoint)
+    if who in ("daemon", "both"):
+        if who == "daemon" and process.returncode not in (0, 1, 5):
+            fail(f"checkpoint whose daemon was killed ended with {process.returncode}: {process.said}")
+        state["mounted"] = False
+        wait_until(lambda: not daemons(), "the killed daemon to end")
+    elif chance.random() < 0.5:  # the checkpoint goes on without its command: a suspend comes after it, or instead of it
+        isrfs("unmount", mountpoint)
+        state["mounted"] = False
+        check_export("after a suspend in the middle of a checkpoint")
+
+
 def check_export(when):
     """What the share alone has, seen by a client that has nothing."""
     for name in ("out", "other"):
@@ -286,7 +315,8 @@ def next_step():
     mounted()
 
 
-ACTIONS = {"writing": kill_while_writing, "mount": kill_in_mount, "unmount": kill_in_unmount, "recover": kill_in_recover}
+ACTIONS = {"writing": kill_while_writing, "mount": kill_in_mount, "unmount": kill_in_unmount, "recover": kill_in_recover,
+           "checkpoint": kill_in_checkpoint}
 for name in ("src", "mnt", "share"):
     os.makedirs(f"{work}/{name}", exist_ok=True)
 state = {"mounted": False}

@@ -61,8 +61,8 @@ export class VmmBed extends Bed {
     }
   }
 
-  /** A plain directory as VMware writes one, with 128 MiB of memory. */
-  async makeVm(format: DiskFormat, more: readonly string[] = []): Promise<string> {
+  /** A plain directory as VMware writes one. */
+  async makeVm(format: DiskFormat, more: readonly string[] = [], memoryMib = 128): Promise<string> {
     const directory = this.makeDirectory('plain')
     const disk = format === 'qcow2' ? 'testvm.qcow2' : 'testvm.vmdk'
     const vmdk = (subformat: string): string[] => [
@@ -88,7 +88,7 @@ export class VmmBed extends Bed {
       'virtualHW.version = "18"',
       'displayName = "testvm"',
       'guestOS = "debian12-64"',
-      'memsize = "128"',
+      `memsize = "${String(memoryMib)}"`,
       'numvcpus = "1"',
       'nvram = "testvm.nvram"',
       'uuid.action = "keep"',
