@@ -24,7 +24,7 @@ export default tseslint.config(
   ...walls,
   {
     // A test proves what it knows by failing, and builds wrong things on purpose.
-    files: ['test/**/*.ts'],
+    files: ['test/**/*.ts', 'test/**/*.tsx'],
     rules: {
       '@typescript-eslint/no-explicit-any': 'off',
       '@typescript-eslint/no-non-null-assertion': 'off',

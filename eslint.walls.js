@@ -115,7 +115,7 @@ const packages = [
 
 export default [
   {
-    files: ['src/**/*.ts'],
+    files: ['src/**/*.ts', 'src/**/*.tsx'],
     plugins: { boundaries },
     settings: {
       'boundaries/root-path': import.meta.dirname,

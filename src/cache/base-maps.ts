@@ -37,6 +37,15 @@ export class BaseMaps {
     return page
   }
 
+  /** What is in memory of it: undefined when that is not known, null when all of its blocks are zero. */
+  knownPage(map: ObjectPlace | null, pageIndex: number): MapPage | null | undefined {
+    if (map === null) return null
+    const root = this.#roots.peek(map.digest)
+    if (root === undefined) return undefined
+    const place = root.get(pageIndex)
+    return place === undefined ? null : this.#pages.peek(place.digest)
+  }
+
   async root(map: ObjectPlace): Promise<MapRoot> {
     const known = this.#roots.get(map.digest)
     if (known !== undefined) return known

@@ -33,6 +33,10 @@ export interface CachedRegion {
   zero: Uint32Array | undefined
   /** fetched ahead of any reader, and not read yet; undefined: none */
   ahead: Uint32Array | undefined
+  /** fetched because an earlier resume had read it, whether it was read in this one or not; undefined: none */
+  foretold: Uint32Array | undefined
+  /** named by the footer that the mount found; undefined until somebody asked (kept()) */
+  kept: Uint32Array | undefined
   /** bytes on disk, about */
   diskBytes: number
 }
@@ -113,7 +117,7 @@ export class Cache {
     const key = regionKey(inode, index)
     let region = this.#regions.get(key)
     if (region === undefined) {
-      region = { present: new Uint32Array(BLOCKS_PER_REGION / 32), zero: undefined, ahead: undefined, diskBytes: 1 }
+      region = emptyRegion(1)
       this.#regions.set(key, region)
     }
     return region
@@ -122,6 +126,21 @@ export class Cache {
   /** The region's state when it has one; it does not count as used. */
   knownRegion(inode: InodeId, index: number): CachedRegion | undefined {
     return this.#regions.peek(regionKey(inode, index))
+  }
+
+  /**
+   * Blocks that an earlier mount has left in the region file. For people who look: these count for readers only when they were
+   * verified.
+   */
+  kept(inode: InodeId, index: number, region: CachedRegion): Uint32Array {
+    if (region.kept !== undefined) return region.kept
+    const kept = new Uint32Array(BLOCKS_PER_REGION / 32)
+    const digests = region.diskBytes > 1 ? this.#readFooter(regionKey(inode, index)) : emptyDigests()
+    for (let block = 0; block < BLOCKS_PER_REGION; block++) {
+      if (digestAt(digests, block).some((byte) => byte !== 0)) setBit(kept, block)
+    }
+    region.kept = kept
+    return kept
   }
 
   /** Somebody has read the region's present blocks otherwise. */
@@ -354,17 +373,17 @@ export class Cache {
         if (!/^\d+-\d+$/.test(entry.name) || this.#regions.has(entry.name)) continue
         const { blocks } = await fs.promises.stat(path.join(this.directory, entry.name))
         if (this.#regions.has(entry.name)) continue
-        this.#regions.set(entry.name, {
-          present: new Uint32Array(BLOCKS_PER_REGION / 32),
-          zero: undefined,
-          ahead: undefined,
-          diskBytes: blocks * 512
-        })
+        this.#regions.set(entry.name, emptyRegion(blocks * 512))
       }
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') this.#onWarning(`cannot list the cache: ${messageOf(error)}`)
     }
   }
+}
+
+function emptyRegion(diskBytes: number): CachedRegion {
+  const present = new Uint32Array(BLOCKS_PER_REGION / 32)
+  return { present, zero: undefined, ahead: undefined, foretold: undefined, kept: undefined, diskBytes }
 }
 
 function regionKey(inode: InodeId, index: number): string {

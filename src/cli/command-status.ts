@@ -1,13 +1,11 @@
 /** isrfs status: asks one daemon, or all of this user's. */
-import { FailedError } from '../base/errors.js'
 import { askAllStatus, askStatus, SilentError } from '../daemon/control-client.js'
 import type { Status } from '../daemon/messages.js'
-import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
 import { findSockets } from '../daemon/socket-path.js'
 import { bytes, moment, percent } from './figures.js'
-import { lifeOf, locateMountpoint } from './mountpoint.js'
+import { locateMountpoint } from './mountpoint.js'
 import { notice, result } from './output.js'
-import { silentDaemon } from './silent-daemon.js'
+import { silentDaemon, whyNoDaemon } from './silent-daemon.js'
 import { facts, table } from './table.js'
 
 /** a daemon that serves its main loop answers at once; one that does not in this time is told of */
@@ -30,20 +28,7 @@ async function statusAt(mountpoint: string): Promise<Status> {
     const status = await askPatiently(socketPath, mountpoint)
     if (status !== undefined) return status
   }
-  const mounted = mountAt(mountpoint)
-  if (mounted?.fileSystemType !== MOUNT_TYPE) {
-    throw new FailedError(`${mountpoint} is not an isrfs mount`, { hint: 'isrfs status lists the mounts' })
-  }
-  const life = await lifeOf(mountpoint)
-  if (life === 'hangs') throw silentDaemon(mountpoint).error
-  if (life === 'dead') {
-    throw new FailedError(`the daemon of ${mountpoint} is dead`, {
-      hint: `what was changed is safe on this client: mount ${mounted.source} again (that clears the dead mount), or isrfs recover ${mounted.source}`
-    })
-  }
-  throw new FailedError(`${mountpoint} is an isrfs mount, but its daemon cannot be reached`, {
-    hint: 'does it belong to another user?'
-  })
+  throw await whyNoDaemon(mountpoint)
 }
 
 /** Says soon that there is no answer; a daemon that is only busy gets more time, one that is stopped does not. */

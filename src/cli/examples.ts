@@ -38,6 +38,10 @@ export const EXAMPLES: Readonly<Record<string, readonly Example[]>> = {
     example('status /mnt/testvm', 'what is changed, present, waiting'),
     example('status /mnt/testvm --json | jq .dirtyBytes', 'for a script')
   ],
+  top: [
+    example('top', 'all mounts of this user: left and right go from one to the next, q ends'),
+    example('top /mnt/testvm --once', 'one look, also without a terminal')
+  ],
   metrics: [
     example('metrics /mnt/testvm', 'of one mount'),
     example('metrics', 'of all, for the textfile collector of the node exporter')

@@ -10,6 +10,7 @@ import type { PruneCommandOptions } from './command-history.js'
 import type { LogsOptions } from './command-logs.js'
 import type { MountOptions } from './command-mount.js'
 import type { QemuOptions } from './command-qemu.js'
+import type { TopOptions } from './command-top.js'
 import { completionScript, type Shell, SHELLS } from './completion.js'
 import { defaultOf } from './configuration/settings.js'
 import { examplesText } from './examples.js'
@@ -134,6 +135,14 @@ function addMountLife(program: Command): void {
     .option('--json', 'one JSON object')
     .action(async (mountpoint: string | undefined, options: object) =>
       (await import('./command-status.js')).statusCommand(mountpoint, options)
+    )
+  program
+    .command('top')
+    .description('watch a mount live in the terminal: map of its disks, rates, what a suspend would take')
+    .argument('[mountpoint]', 'without it: any of this user')
+    .option('--once', 'print what it would show now, and end')
+    .action(async (mountpoint: string | undefined, options: TopOptions) =>
+      (await import('./command-top.js')).topCommand(mountpoint, options)
     )
   program
     .command('metrics')

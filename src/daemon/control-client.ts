@@ -3,6 +3,8 @@ import net from 'node:net'
 import { FailedError, NotPublishedError } from '../base/errors.js'
 import { receiveLines, sendLine } from './lines.js'
 import {
+  type Cells,
+  type CellsWanted,
   type Checkpointed,
   type ControlReply,
   type ControlRequest,
@@ -11,6 +13,7 @@ import {
   replySchema,
   type Status,
   type UnmountOptions,
+  type View,
   type Warmed
 } from './messages.js'
 import { fromMessageError } from './plain-error.js'
@@ -25,28 +28,47 @@ const LISTING_TIMEOUT_MS = 2000
 
 /** Status of the daemon behind one socket; undefined when nobody listens there any more. */
 export async function askStatus(socketPath: string, limitMs = STATUS_TIMEOUT_MS): Promise<Status | undefined> {
-  const socket = await connect(socketPath)
-  if (socket === undefined) return undefined
-  let status: Status | undefined
-  socket.setTimeout(limitMs, () => socket.destroy(new SilentError('the daemon does not answer')))
-  await converse(socket, { command: 'status' }, (reply) => {
-    if (reply.kind === 'status') status = reply.status
-    if (reply.kind === 'failed') throw fromMessageError(reply.error)
-  })
-  return status
+  const reply = await askOnce(socketPath, { command: 'status' }, limitMs)
+  return reply?.kind === 'status' ? reply.status : undefined
 }
 
 /** Metrics of the daemon behind one socket, as text; undefined when nobody listens there any more. */
 export async function askMetrics(socketPath: string): Promise<string | undefined> {
+  const reply = await askOnce(socketPath, { command: 'metrics' }, LISTING_TIMEOUT_MS)
+  return reply?.kind === 'metrics' ? reply.text : undefined
+}
+
+/** What there is to see of the mount behind one socket; undefined when nobody listens there any more. */
+export async function askView(socketPath: string, since: number, limitMs = LISTING_TIMEOUT_MS): Promise<View | undefined> {
+  const reply = await askOnce(socketPath, { command: 'view', since }, limitMs)
+  return reply?.kind === 'view' ? reply.view : undefined
+}
+
+/** Where the blocks of one of its files are; undefined when nobody listens there any more. Rejects when there is no such file. */
+export async function askCells(
+  socketPath: string,
+  wanted: CellsWanted,
+  limitMs = LISTING_TIMEOUT_MS
+): Promise<Cells | undefined> {
+  const reply = await askOnce(socketPath, { command: 'cells', ...wanted }, limitMs)
+  return reply?.kind === 'cells' ? reply.cells : undefined
+}
+
+/** One question, one answer. Rejects with SilentError after `limitMs`, and with the daemon's own error. */
+async function askOnce(
+  socketPath: string,
+  request: ControlRequest,
+  limitMs: number
+): Promise<ControlReply | undefined> {
   const socket = await connect(socketPath)
   if (socket === undefined) return undefined
-  let text: string | undefined
-  socket.setTimeout(LISTING_TIMEOUT_MS, () => socket.destroy(new SilentError('the daemon does not answer')))
-  await converse(socket, { command: 'metrics' }, (reply) => {
-    if (reply.kind === 'metrics') text = reply.text
+  let answer: ControlReply | undefined
+  socket.setTimeout(limitMs, () => socket.destroy(new SilentError('the daemon does not answer')))
+  await converse(socket, request, (reply) => {
     if (reply.kind === 'failed') throw fromMessageError(reply.error)
+    answer = reply
   })
-  return text
+  return answer
 }
 
 /** Status of every mount of this user. A daemon that is stopped or hangs is named to `onSilent`, and holds nobody up. */
@@ -91,6 +113,8 @@ export async function askUnmount(
         throw fromMessageError(reply.error)
       case 'status':
       case 'metrics':
+      case 'view':
+      case 'cells':
       case 'warmed':
       case 'checkpointed':
         break

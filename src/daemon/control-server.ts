@@ -7,6 +7,8 @@ import net from 'node:net'
 import { FailedError, UsageError } from '../base/errors.js'
 import { receiveLines, sendLine } from './lines.js'
 import {
+  type Cells,
+  type CellsWanted,
   type Checkpointed,
   type ControlReply,
   type Outcome,
@@ -14,6 +16,7 @@ import {
   requestSchema,
   type Status,
   type UnmountOptions,
+  type View,
   type Warmed
 } from './messages.js'
 import { toMessageError } from './plain-error.js'
@@ -23,6 +26,10 @@ const WARM_PROGRESS_INTERVAL_MS = 200
 /** What the socket gives access to. */
 export interface Controlled {
   status(): Status
+  /** `since`: number of the first sample that is wanted */
+  view(since: number): View
+  /** Throws FailedError when there is no such file. */
+  cells(wanted: CellsWanted): Cells
   /** in the text format of Prometheus */
   metrics(): Promise<string>
   /** Fills the cache; gives up between two steps when `isStopped` says so. */
@@ -91,8 +98,18 @@ export class ControlServer {
           socket.end()
           return
         case 'metrics':
-          void metrics(controlled, socket, reply)
+          void answer(socket, reply, async () => ({ kind: 'metrics', text: await controlled.metrics() }))
           return
+        case 'view': {
+          const { since } = request.data
+          void answer(socket, reply, () => ({ kind: 'view', view: controlled.view(since) }))
+          return
+        }
+        case 'cells': {
+          const wanted = request.data
+          void answer(socket, reply, () => ({ kind: 'cells', cells: controlled.cells(wanted) }))
+          return
+        }
         case 'warm':
           void warm(controlled, socket, reply)
           return
@@ -144,13 +161,14 @@ async function watched(
   }
 }
 
-async function metrics(
-  controlled: Controlled,
+/** One reply, or why there is none. */
+async function answer(
   socket: net.Socket,
-  reply: (message: ControlReply) => void
+  reply: (message: ControlReply) => void,
+  work: () => ControlReply | Promise<ControlReply>
 ): Promise<void> {
   try {
-    reply({ kind: 'metrics', text: await controlled.metrics() })
+    reply(await work())
   } catch (error) {
     reply({ kind: 'failed', error: toMessageError(error) })
   } finally {

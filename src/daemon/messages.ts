@@ -96,6 +96,55 @@ export const statusSchema = z.object({
   waiting: z.array(z.string())
 })
 
+/** Names of SAMPLE_COLUMNS of daemon/samples.ts. */
+const samplesSchema = z.object({
+  intervalMs: z.number(),
+  /** number of the first row; rows are numbered from 0 since the mount began, and the oldest ones are dropped */
+  first: z.number(),
+  rows: z.array(z.array(z.number()))
+})
+
+const latencySchema = z.object({ operation: z.string(), counts: z.array(z.number()) })
+
+const fileSchema = z.object({
+  inode: z.number(),
+  path: z.string(),
+  sizeBytes: z.number(),
+  /** of blocks with bytes, in the generation */
+  dataBytes: z.number(),
+  dirtyBytes: z.number()
+})
+
+/** What those who watch a mount get each time they look: `isrfs top` and `isrfs dashboard`. */
+export const viewSchema = z.object({
+  status: statusSchema,
+  readBytes: z.number(),
+  /** of these, those that were here when they were asked for */
+  hitBytes: z.number(),
+  suspend: z.object({ bytes: z.number(), seconds: z.number().nullable() }),
+  samples: samplesSchema,
+  latency: z.object({ endsSeconds: z.array(z.number()), kinds: z.array(latencySchema) }),
+  /** regular files, largest first; the smallest of many are left out */
+  files: z.array(fileSchema)
+})
+
+/** Of each state one byte a cell, base64 (image/block-cells.ts). */
+export const cellsSchema = z.object({
+  firstBlock: z.number(),
+  blocks: z.number(),
+  cells: z.number(),
+  states: z.object({
+    dirty: z.string(),
+    inFlight: z.string(),
+    foretold: z.string(),
+    present: z.string(),
+    sent: z.string(),
+    empty: z.string()
+  })
+})
+
+const CELLS_MAX = 65_536
+
 /** How a mount shall end. */
 export interface UnmountOptions {
   /** read everything that was sent back from the share */
@@ -107,6 +156,15 @@ export interface UnmountOptions {
 export const requestSchema = z.discriminatedUnion('command', [
   z.object({ command: z.literal('status') }),
   z.object({ command: z.literal('metrics') }),
+  /** `since`: number of the first sample that is wanted */
+  z.object({ command: z.literal('view'), since: z.number().int().nonnegative() }),
+  z.object({
+    command: z.literal('cells'),
+    inode: z.number().int().positive(),
+    firstBlock: z.number().int().nonnegative(),
+    blocks: z.number().int().positive(),
+    cells: z.number().int().positive().max(CELLS_MAX)
+  }),
   z.object({ command: z.literal('warm') }),
   z.object({ command: z.literal('checkpoint') }),
   z.object({ command: z.literal('unmount'), verify: z.boolean(), keepLocks: z.boolean().optional() })
@@ -117,6 +175,8 @@ export const replySchema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('progress'), progress: progressSchema }),
   z.object({ kind: z.literal('status'), status: statusSchema }),
   z.object({ kind: z.literal('metrics'), text: z.string() }),
+  z.object({ kind: z.literal('view'), view: viewSchema }),
+  z.object({ kind: z.literal('cells'), cells: cellsSchema }),
   z.object({ kind: z.literal('ended'), outcome: outcomeSchema }),
   z.object({ kind: z.literal('warmed'), warmed: warmedSchema }),
   z.object({ kind: z.literal('checkpointed'), checkpointed: checkpointedSchema }),
@@ -134,6 +194,10 @@ export type Warmed = Readonly<z.infer<typeof warmedSchema>>
 export type Checkpointed = Readonly<z.infer<typeof checkpointedSchema>>
 export type Outcome = Readonly<z.infer<typeof outcomeSchema>>
 export type Status = Readonly<z.infer<typeof statusSchema>>
+export type View = Readonly<z.infer<typeof viewSchema>>
+export type Cells = Readonly<z.infer<typeof cellsSchema>>
+/** What part of which file, in how many cells. */
+export type CellsWanted = Omit<Extract<ControlRequest, { command: 'cells' }>, 'command'>
 export type ControlRequest = z.infer<typeof requestSchema>
 export type ControlReply = z.infer<typeof replySchema>
 export type StartMessage = z.infer<typeof startMessageSchema>

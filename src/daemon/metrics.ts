@@ -3,6 +3,7 @@
  * asks. docs/metrics.md is written from this list.
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { totalOf } from '../base/thread-counters.js'
 import { PAGE_BYTES } from '../base/units.js'
 import type { Cache } from '../cache/cache.js'
 import { BUCKET_ENDS_SECONDS, OPERATION_KINDS, type OperationTimes } from '../fuse/operation-times.js'
@@ -61,16 +62,19 @@ export const METRICS: readonly Metric[] = [
     'operation'
   ),
   gauge('operations_running', 'requests of the kernel that are not answered yet', ({ times }) => times.running),
-  counter('read_bytes_total', 'bytes that were read through the mount', ({ images }) => images.counters.readBytes),
+  counter('read_bytes_total', 'bytes that were read through the mount', ({ images }) => images.readBytes),
   counter(
     'written_bytes_total',
     'bytes that were written through the mount',
-    ({ images }) => images.counters.writtenBytes
+    ({ images }) => images.writtenBytes
   ),
   counter(
     'read_source_bytes_total',
-    'the same bytes by where they were when they were asked for: hits are all but share',
-    ({ images }) => labelled('source', READ_SOURCES, (source) => images.servedBytes(source)),
+    'the same bytes by where they were when they were asked for: hits are all but share; threads: cache or session',
+    ({ images, shared }) => [
+      ...labelled('source', READ_SOURCES, (source) => images.servedBytes(source)),
+      [{ source: 'threads' }, shared === undefined ? 0 : totalOf(shared.counters, 'readBytes')]
+    ],
     'source'
   ),
   counter(

@@ -21,7 +21,9 @@ import type { MountRequest } from './request.js'
 import { createSocketPath } from './socket-path.js'
 import type { StartGate } from './start-gate.js'
 import { endProcess, noteThreads } from './share-threads.js'
+import { sampleOf, Samples } from './samples.js'
 import { statusOf } from './status.js'
+import { cellsOf, viewOf } from './view.js'
 import { warmMount } from './warm.js'
 
 const SIGNAL_RETRY_MS = 1000
@@ -111,12 +113,15 @@ async function serve(
     },
     profile: () => images.nextProfile()
   })
+  const sources = { request, vm, images, shared, tree, life, checkpointer, since, times }
+  const samples = new Samples(() => sampleOf(sources))
   // prom-client is loaded when somebody asks
-  const metrics = async (): Promise<string> =>
-    (await import('./metrics.js')).metricsText({ request, vm, images, shared, tree, life, checkpointer, since, times })
+  const metrics = async (): Promise<string> => (await import('./metrics.js')).metricsText(sources)
   try {
     control = await ControlServer.listen(createSocketPath(mountpoint), {
-      status: () => statusOf({ request, vm, images, shared, tree, life, checkpointer, since }),
+      status: () => statusOf(sources),
+      view: (since) => viewOf({ ...sources, samples }, since),
+      cells: (wanted) => cellsOf(sources, wanted),
       metrics,
       warm: (onProgress, isStopped) =>
         warmMount(vm, images, { onProgress, isStopped: () => isStopped() || life.isEnding() }),
@@ -131,6 +136,7 @@ async function serve(
     noteThreads('requests of the mount', () => transport.threadsWait)
     await life.mount()
   } catch (error) {
+    samples.stop()
     await control?.close()
     await abandon(vm)
     await vm.release()
@@ -148,6 +154,7 @@ async function serve(
   try {
     return await life.finished
   } finally {
+    samples.stop()
     port?.close()
     await control.close()
     log.flush()

@@ -22,18 +22,28 @@ export interface BlockKeeper {
   place(inode: InodeId, region: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void
 }
 
+interface Running {
+  readonly block: Promise<Buffer>
+  readonly turn: Turn
+  readonly request: BlockRequest
+}
+
 export class Fetcher {
   readonly #pool: SharePool
   readonly #keeper: BlockKeeper
-  readonly #running = new Map<string, { readonly block: Promise<Buffer>; readonly turn: Turn }>()
+  readonly #running = new Map<string, Running>()
+  /** runs of blocks that are on their way, and since when there was one */
+  #runs = 0
+  #busySinceMs = 0
 
   constructor(pool: SharePool, keeper: BlockKeeper) {
     this.#pool = pool
     this.#keeper = keeper
   }
 
-  isRunning(request: BlockRequest): boolean {
-    return this.#running.has(keyOf(request))
+  /** Blocks that are wanted and not here yet. */
+  *inFlight(): Generator<Pick<BlockRequest, 'inode' | 'block'>> {
+    for (const { request } of this.#running.values()) yield request
   }
 
   /**
@@ -57,14 +67,17 @@ export class Fetcher {
 
   #start(run: readonly BlockRequest[], priority: Priority, what: string): void {
     const turn = new Turn(priority)
-    const answer = this.#request(run, turn, what)
+    if (this.#runs++ === 0) this.#busySinceMs = performance.now()
+    const answer = this.#request(run, turn, what).finally(() => {
+      if (--this.#runs === 0) this.#pool.counters.busySeconds += (performance.now() - this.#busySinceMs) / 1000
+    })
     for (const [index, request] of run.entries()) {
       const key = keyOf(request)
       const block = answer
         .then((fetched) => this.#deliver(fetched, index, request))
         .finally(() => this.#running.delete(key))
       block.catch(() => undefined) // whoever waits sees the error; a readahead that nobody waits for may fail quietly
-      this.#running.set(key, { block, turn })
+      this.#running.set(key, { block, turn, request })
     }
   }
 

@@ -27,7 +27,8 @@ export interface Waiting {
 type Answer<Name extends ShareTaskName> = { ok: ShareTaskOutput<Name> } | { error: PlainError }
 
 export class SharePool {
-  readonly counters = { fetchedBytes: 0, fetchedBlocks: 0, shareErrors: 0 }
+  /** `busySeconds`: how long at least one fetch of blocks was on its way */
+  readonly counters = { fetchedBytes: 0, fetchedBlocks: 0, shareErrors: 0, busySeconds: 0 }
   readonly vmPath: string
   readonly #threads: number
   #pool: Piscina | undefined

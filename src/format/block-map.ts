@@ -54,6 +54,10 @@ export class MapPage {
     return at === undefined ? undefined : this.bytes.subarray(at + 12, at + ENTRY_BYTES)
   }
 
+  isZero(index: number): boolean {
+    return this.#at(index) === undefined
+  }
+
   #at(index: number): number | undefined {
     if (index >= this.#entries) return undefined
     const at = this.#entriesAt + index * ENTRY_BYTES

@@ -138,6 +138,10 @@ export class FetchAhead {
     setBit(region.ahead, block % BLOCKS_PER_REGION)
     this.#parts.onMarked(file, block)
     this.counters[priority].fetchedBlocks++
+    if (priority === 'profile') {
+      region.foretold ??= new Uint32Array(BLOCKS_PER_REGION / 32)
+      setBit(region.foretold, block % BLOCKS_PER_REGION)
+    }
     if (priority !== 'warm' && this.#fetchedFor.size < FETCHED_FOR_MAX) {
       this.#fetchedFor.set(keyOf(inode, block), priority)
     }

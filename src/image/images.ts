@@ -14,6 +14,7 @@ import path from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { countBits, getBit, setBit } from '../base/bits.js'
 import { errnoOf, FailedError, messageOf, PosixError } from '../base/errors.js'
+import { totalOf } from '../base/thread-counters.js'
 import {
   BLOCK_BYTES,
   BLOCKS_PER_MAP_PAGE,
@@ -34,6 +35,7 @@ import type { BlockPlace } from '../format/place.js'
 import type { Profile } from '../format/profile.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
+import { type BlockCells, blockCells, type CellRange, dirtyBlocks } from './block-cells.js'
 import { findDataOrHole } from './extents.js'
 import { FetchAhead } from './fetch-ahead.js'
 import {
@@ -56,6 +58,8 @@ const FALLOC_FL_PUNCH_HOLE = 2
 const FALLOC_FL_ZERO_RANGE = 16
 const HELD_WRITE_RETRY_MS = 500
 const GIVE_UP_CHECK_MS = 500
+/** of a file that somebody looks at: 32 GiB of it */
+const MAP_PAGES_LEARNT_MAX = 256
 
 export interface ImagesOptions {
   readonly session: Session
@@ -98,6 +102,8 @@ export class Images implements FileImage {
   readonly #trickle: Trickle | undefined
   readonly #replay: Replay
   #profile: Profile | undefined
+  /** files whose map was looked at for a picture */
+  readonly #learning = new Set<InodeId>()
   readonly #served = new Float64Array(READ_SOURCES.length)
   readonly #onAheadRead: OnAheadRead = (...read) => this.ahead.noteRead(...read)
 
@@ -129,6 +135,25 @@ export class Images implements FileImage {
     if (this.#upload !== undefined) this.#space.useUpload(this.#upload)
     this.#trickle =
       options.uploadTo === undefined || options.trickle !== true ? undefined : this.#createTrickle(options.uploadTo)
+  }
+
+  /** Bytes that were read through the mount, request threads included (about). */
+  get readBytes(): number {
+    const { shared } = this.#options
+    return this.counters.readBytes + (shared === undefined ? 0 : totalOf(shared.counters, 'readBytes'))
+  }
+
+  /** Bytes that were written through the mount, request threads included (about). */
+  get writtenBytes(): number {
+    const { shared } = this.#options
+    return this.counters.writtenBytes + (shared === undefined ? 0 : totalOf(shared.counters, 'writtenBytes'))
+  }
+
+  /** Changed blocks that a suspend has to send. */
+  dirtyBlocks(): number {
+    let blocks = 0
+    for (const inode of this.#session.namespace.inodes()) blocks += dirtyBlocks(inode)
+    return blocks
   }
 
   /** Bytes that were sent to the share before the suspend. */
@@ -279,6 +304,36 @@ export class Images implements FileImage {
   /** Bytes that a reader gets without the share: cached blocks, and pages that the session has. */
   presentBytes(): number {
     return Math.min(this.totalBytes(), this.#cache.bytes + this.#session.namespace.dirtyPages * PAGE_BYTES)
+  }
+
+  /** Where the blocks of a file are now (image/block-cells.ts). */
+  cells(inode: Inode, range: CellRange): BlockCells {
+    this.#learnMap(inode)
+    const inFlight = new Map<number, Uint32Array>()
+    for (const { inode: id, block } of this.#fetcher.inFlight()) {
+      if (id !== inode.id) continue
+      const region = Math.floor(block / BLOCKS_PER_REGION)
+      const bits = inFlight.get(region) ?? new Uint32Array(BLOCKS_PER_REGION / 32)
+      setBit(bits, block % BLOCKS_PER_REGION)
+      inFlight.set(region, bits)
+    }
+    return blockCells(inode, range, { cache: this.#cache, maps: this.maps, inFlight })
+  }
+
+  /** Looks at the map of a file that somebody looks at, so that the picture can tell holes; once, and only so much of it. */
+  #learnMap(inode: Inode): void {
+    const { base } = inode
+    if (base?.map == null || this.#learning.has(inode.id) || this.#options.isShareSilent?.() === true) return
+    this.#learning.add(inode.id)
+    const { map } = base
+    const pages = Math.min(MAP_PAGES_LEARNT_MAX, Math.ceil(base.sizeBytes / (BLOCKS_PER_MAP_PAGE * BLOCK_BYTES)))
+    void (async () => {
+      try {
+        for (let page = 0; page < pages; page++) await this.maps.page(map, page)
+      } catch {
+        // the picture shows less; whoever reads the file hears why
+      }
+    })()
   }
 
   /** Fetches everything that this mount may need from the share. Rejects when the cache cannot hold it (image/warm.ts). */

@@ -4,7 +4,7 @@ import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import anyTest, { type TestFn } from 'ava'
-import { BusyError } from '../../src/base/errors.js'
+import { BusyError, FailedError } from '../../src/base/errors.js'
 import { askStatus, askUnmount } from '../../src/daemon/control-client.js'
 import { ControlServer, type Controlled } from '../../src/daemon/control-server.js'
 import type { Status } from '../../src/daemon/messages.js'
@@ -139,6 +139,18 @@ function controlled(overrides: Partial<Controlled> = {}): Controlled {
   return {
     metrics: () => Promise.resolve(''),
     status: () => STATUS,
+    view: () => ({
+      status: STATUS,
+      readBytes: 0,
+      hitBytes: 0,
+      suspend: { bytes: 0, seconds: null },
+      samples: { intervalMs: 1000, first: 0, rows: [] },
+      latency: { endsSeconds: [], kinds: [] },
+      files: []
+    }),
+    cells: () => {
+      throw new FailedError('there is no such file')
+    },
     warm: () => Promise.resolve({ totalBytes: 0, fetchedBytes: 0 }),
     checkpoint: () => Promise.reject(new Error('not now')),
     unmount: () => Promise.resolve({ kind: 'unchanged', generation: 1 }),

@@ -198,7 +198,8 @@ class Client:
 
 def lease_holder():
     """The client that the lease on the share names, or None."""
-    newest = max(os.listdir(f"{vm}/leases"), default=None)
+    # the first lease makes the directory: the first start may have been killed before it
+    newest = max(os.listdir(f"{vm}/leases"), default=None) if os.path.exists(f"{vm}/leases") else None
     if newest is None or os.path.exists(f"{vm}/leases/{newest}/released.json"):
         return None
     held_by = json.load(open(f"{vm}/leases/{newest}/lease.json"))["holder"]["client"]
