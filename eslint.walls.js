@@ -58,8 +58,13 @@ const layers = {
     mayImport: ['fuse', 'tree', 'image', 'commit', 'fetch', 'session', 'cache', 'format', 'share', 'base'],
     because: 'the daemon must run without the command line that started it'
   },
+  dashboard: {
+    mayImport: ['daemon', 'base'],
+    because: 'the dashboard knows of mounts what their daemons tell, and is told the rest by the command line'
+  },
   cli: {
     mayImport: [
+      'dashboard',
       'daemon',
       'history',
       'vmm',

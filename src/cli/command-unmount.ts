@@ -33,7 +33,7 @@ export async function unmountCommand(
     )
   } catch (error) {
     view.end()
-    throw error instanceof BusyError ? await withHolders(error, mountpoint) : error
+    throw await withHolders(error, mountpoint)
   }
   view.end()
   if (outcome.kind === 'branch') throw branchError(vm, outcome)
@@ -60,7 +60,9 @@ export async function whyNoDaemon(mountpoint: string): Promise<Error> {
   })
 }
 
-async function withHolders(error: BusyError, mountpoint: string): Promise<BusyError> {
+/** A mount that is busy is kept so by somebody; any other error is returned as it is. */
+export async function withHolders(error: unknown, mountpoint: string): Promise<unknown> {
+  if (!(error instanceof BusyError)) return error
   const holders = await findHolders(mountpoint)
   if (holders.length === 0) {
     const hint =

@@ -42,6 +42,10 @@ export const EXAMPLES: Readonly<Record<string, readonly Example[]>> = {
     example('top', 'all mounts of this user: left and right go from one to the next, q ends'),
     example('top /mnt/testvm --once', 'one look, also without a terminal')
   ],
+  dashboard: [
+    example('dashboard', 'prints an address with a token: open it in a browser'),
+    example('dashboard --port 0', 'on any free port')
+  ],
   metrics: [
     example('metrics /mnt/testvm', 'of one mount'),
     example('metrics', 'of all, for the textfile collector of the node exporter')

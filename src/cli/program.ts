@@ -9,6 +9,7 @@ import type { ConfigOptions } from './command-config.js'
 import type { PruneCommandOptions } from './command-history.js'
 import type { LogsOptions } from './command-logs.js'
 import type { MountOptions } from './command-mount.js'
+import type { DashboardOptions } from './command-dashboard.js'
 import type { QemuOptions } from './command-qemu.js'
 import type { TopOptions } from './command-top.js'
 import { completionScript, type Shell, SHELLS } from './completion.js'
@@ -144,6 +145,11 @@ function addMountLife(program: Command): void {
     .action(async (mountpoint: string | undefined, options: TopOptions) =>
       (await import('./command-top.js')).topCommand(mountpoint, options)
     )
+  program
+    .command('dashboard')
+    .description('serve a page for the browser of this computer: all mounts live, with maps, charts and buttons')
+    .option('--port <port>', 'port of the loopback address; 0 takes a free one', defaultOf('dashboard.port'))
+    .action(async (options: DashboardOptions) => (await import('./command-dashboard.js')).dashboardCommand(options))
   program
     .command('metrics')
     .description('figures in the text format of Prometheus, from the daemon itself')

@@ -39,7 +39,11 @@ export async function askMetrics(socketPath: string): Promise<string | undefined
 }
 
 /** What there is to see of the mount behind one socket; undefined when nobody listens there any more. */
-export async function askView(socketPath: string, since: number, limitMs = LISTING_TIMEOUT_MS): Promise<View | undefined> {
+export async function askView(
+  socketPath: string,
+  since: number,
+  limitMs = LISTING_TIMEOUT_MS
+): Promise<View | undefined> {
   const reply = await askOnce(socketPath, { command: 'view', since }, limitMs)
   return reply?.kind === 'view' ? reply.view : undefined
 }

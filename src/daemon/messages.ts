@@ -96,8 +96,9 @@ export const statusSchema = z.object({
   waiting: z.array(z.string())
 })
 
-/** Names of SAMPLE_COLUMNS of daemon/samples.ts. */
+/** `columns` are SAMPLE_COLUMNS of daemon/samples.ts. */
 const samplesSchema = z.object({
+  columns: z.array(z.string()),
   intervalMs: z.number(),
   /** number of the first row; rows are numbered from 0 since the mount began, and the oldest ones are dropped */
   first: z.number(),

@@ -63,11 +63,7 @@ export const METRICS: readonly Metric[] = [
   ),
   gauge('operations_running', 'requests of the kernel that are not answered yet', ({ times }) => times.running),
   counter('read_bytes_total', 'bytes that were read through the mount', ({ images }) => images.readBytes),
-  counter(
-    'written_bytes_total',
-    'bytes that were written through the mount',
-    ({ images }) => images.writtenBytes
-  ),
+  counter('written_bytes_total', 'bytes that were written through the mount', ({ images }) => images.writtenBytes),
   counter(
     'read_source_bytes_total',
     'the same bytes by where they were when they were asked for: hits are all but share; threads: cache or session',

@@ -24,6 +24,7 @@ export const SAMPLE_COLUMNS = [
 export type SampleColumn = (typeof SAMPLE_COLUMNS)[number]
 
 export interface SampleRows {
+  readonly columns: string[]
   readonly intervalMs: number
   /** number of the first row; rows are numbered from 0 since the mount began */
   readonly first: number
@@ -47,7 +48,12 @@ export class Samples {
   since(since: number): SampleRows {
     const from = Math.max(0, since - this.#first)
     const rows = this.#rows.slice(from).map((row) => [...row])
-    return { intervalMs: SAMPLE_INTERVAL_MS, first: this.#first + Math.min(from, this.#rows.length), rows }
+    return {
+      columns: [...SAMPLE_COLUMNS],
+      intervalMs: SAMPLE_INTERVAL_MS,
+      first: this.#first + Math.min(from, this.#rows.length),
+      rows
+    }
   }
 
   stop(): void {

@@ -144,7 +144,7 @@ function controlled(overrides: Partial<Controlled> = {}): Controlled {
       readBytes: 0,
       hitBytes: 0,
       suspend: { bytes: 0, seconds: null },
-      samples: { intervalMs: 1000, first: 0, rows: [] },
+      samples: { columns: [], intervalMs: 1000, first: 0, rows: [] },
       latency: { endsSeconds: [], kinds: [] },
       files: []
     }),

@@ -119,6 +119,13 @@ export const SETTINGS: readonly Setting[] = [
     description: 'where metrics for Prometheus are served on the loopback address (docs/metrics.md)'
   },
   {
+    name: 'dashboard.port',
+    kind: 'port',
+    default: 7717,
+    commands: ['dashboard'],
+    description: 'port of the loopback address that the dashboard is served on; 0 takes a free one'
+  },
+  {
     name: 'prune.keep',
     kind: 'count',
     default: 10,

@@ -46,12 +46,18 @@ export function App({ mountpoint, isColourful, onEnd }: AppProps): ReactNode {
       const here = mountpoint === undefined ? mountpointsHere() : [mountpoint]
       const at = looked.current
       const one = here[at.chosen % Math.max(1, here.length)]
-      if (one === undefined) return end('nothing is mounted')
+      if (one === undefined) {
+        end('nothing is mounted')
+        return
+      }
       const watcher = watchers.current.get(one) ?? new Watcher(one)
       watchers.current.set(one, watcher)
       const seen = await watcher.look(layoutFor(at.columns, at.rows, at.skip))
       if (isOver) return
-      if (seen === undefined && mountpoint !== undefined) return end(`the mount on ${one} has ended`)
+      if (seen === undefined && mountpoint !== undefined) {
+        end(`the mount on ${one} has ended`)
+        return
+      }
       setMountpoints(here)
       setLook(seen)
       setBright((now) => !now)
@@ -71,7 +77,8 @@ export function App({ mountpoint, isColourful, onEnd }: AppProps): ReactNode {
     }
   }, [mountpoint, chosen, skip, columns, rows])
 
-  const place = mountpoints.length > 1 ? `  ${(chosen % mountpoints.length) + 1}/${mountpoints.length} (left, right)` : ''
+  const place =
+    mountpoints.length > 1 ? `  ${(chosen % mountpoints.length) + 1}/${mountpoints.length} (left, right)` : ''
   return (
     <Screen
       look={look}

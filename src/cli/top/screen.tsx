@@ -39,7 +39,9 @@ export interface ScreenProps {
 export function layoutFor(columns: number, rows: number, skip: number): Layout {
   return (files) => {
     const worthy = files.filter(({ sizeBytes }, index) => {
-      return sizeBytes > 0 && (index === 0 || sizeBytes >= (files[0]?.sizeBytes ?? 0) * WORTH_A_MAP || index >= FILES_MAX)
+      return (
+        sizeBytes > 0 && (index === 0 || sizeBytes >= (files[0]?.sizeBytes ?? 0) * WORTH_A_MAP || index >= FILES_MAX)
+      )
     })
     const first = Math.min(skip, Math.max(0, worthy.length - 1))
     const lines = Math.max(2, rows - OTHER_LINES - 1)
@@ -84,7 +86,10 @@ export function Screen(props: ScreenProps): ReactNode {
 function Silence({ sinceMs }: { readonly sinceMs: number }): ReactNode {
   const seconds = duration((Date.now() - sinceMs) / 1000)
   return (
-    <Text inverse wrap="truncate">{`the daemon has not answered for ${seconds}: it is stopped, or hangs; below is what was seen last`}</Text>
+    <Text
+      inverse
+      wrap="truncate"
+    >{`the daemon has not answered for ${seconds}: it is stopped, or hangs; below is what was seen last`}</Text>
   )
 }
 
@@ -102,7 +107,10 @@ function Facts({ view, look, columns }: ScreenProps & { readonly view: View }): 
       <Pairs
         pairs={[
           ['state', `${state}${kind}`],
-          ['generation', `${status.generation}${status.checkpoint === null ? '' : ` (checkpoint ${status.checkpoint})`}`],
+          [
+            'generation',
+            `${status.generation}${status.checkpoint === null ? '' : ` (checkpoint ${status.checkpoint})`}`
+          ],
           ['VM', status.vm]
         ]}
       />
@@ -165,7 +173,7 @@ function Pairs({ pairs }: { readonly pairs: readonly (readonly [string, string])
   return (
     <Box>
       {pairs.map(([name, value], index) => (
-        <Box key={name} width={index === 2 ? undefined : "33%"} paddingRight={1} flexShrink={index === 2 ? 1 : 0}>
+        <Box key={name} width={index === 2 ? undefined : '33%'} paddingRight={1} flexShrink={index === 2 ? 1 : 0}>
           <Text wrap="truncate">
             <Text dimColor>{name}</Text> {value}
           </Text>

@@ -27,7 +27,9 @@ export interface Look {
 }
 
 /** How many cells there are for each of the files that are shown, largest first. */
-export type Layout = (files: View['files']) => readonly { readonly file: View['files'][number]; readonly cells: number }[]
+export type Layout = (
+  files: View['files']
+) => readonly { readonly file: View['files'][number]; readonly cells: number }[]
 
 export class Watcher {
   readonly mountpoint: string
