@@ -86,6 +86,7 @@ function createApp(token: string, port: () => number, parts: DashboardParts): Ap
     secureHeaders({
       referrerPolicy: 'no-referrer',
       xFrameOptions: 'DENY',
+      strictTransportSecurity: false,
       contentSecurityPolicy: {
         defaultSrc: ["'none'"],
         scriptSrc: ["'self'", NONCE],

@@ -1,0 +1,33 @@
+/** What those who watch a mount are told: estimates and samples. */
+import test from 'ava'
+import { BLOCK_BYTES } from '../../src/base/units.js'
+import { Samples } from '../../src/daemon/samples.js'
+import { estimateSuspend } from '../../src/daemon/view.js'
+
+test('what a suspend sends is estimated from what was fetched', (t) => {
+  const nothing = { fetchedBytes: 0, fetchedBlocks: 0, busySeconds: 0 }
+  t.deepEqual(estimateSuspend(0, nothing), { bytes: 0, seconds: 1 })
+  t.deepEqual(estimateSuspend(10, nothing), { bytes: 5 * BLOCK_BYTES, seconds: null }, 'nobody knows the share yet')
+  const quarter = { fetchedBytes: (100 * BLOCK_BYTES) / 4, fetchedBlocks: 100, busySeconds: 2 }
+  const { bytes, seconds } = estimateSuspend(400, quarter)
+  t.is(bytes, 100 * BLOCK_BYTES)
+  t.is(seconds, 1 + 8)
+  const grown = { fetchedBytes: 200 * BLOCK_BYTES, fetchedBlocks: 100, busySeconds: 2 }
+  t.is(estimateSuspend(3, grown).bytes, 3 * BLOCK_BYTES, 'never more than the blocks themselves')
+})
+
+test('samples are numbered, and whoever has seen some gets the others', (t) => {
+  let count = 0
+  const samples = new Samples(() => [count++])
+  try {
+    const { first, rows, columns } = samples.since(0)
+    t.is(first, 0)
+    t.deepEqual(rows, [[0]])
+    t.true(columns.includes('readBytes'))
+    t.deepEqual(samples.since(1).rows, [])
+    t.is(samples.since(1).first, 1)
+    t.is(samples.since(Number.MAX_SAFE_INTEGER).first, 1, 'somebody who has seen another mount begins anew')
+  } finally {
+    samples.stop()
+  }
+})
