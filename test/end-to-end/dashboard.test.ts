@@ -121,8 +121,9 @@ test('a mount from its first reads to its suspend, in the browser', async (t) =>
     const colours = await page.locator('section canvas').first().evaluate(coloursOf)
     t.true(colours.length >= 3, `present, changed, absent and empty blocks look different: ${colours.join(' ')}`)
     await page.getByText('written').first().waitFor()
-    await page.locator('tbody tr').first().waitFor()
-    t.is(await page.locator('tbody tr').count(), 1)
+    const generations = page.locator('section', { hasText: 'Generations' }).locator('tbody tr')
+    await generations.first().waitFor()
+    t.is(await generations.count(), 1)
     await page.locator('.log li').first().waitFor()
     await page.waitForTimeout(4000) // some seconds of charts, for the picture
     await screenshot(page, 'dashboard')
@@ -143,7 +144,7 @@ test('a mount from its first reads to its suspend, in the browser', async (t) =>
     await page.getByText(/the cache holds everything/).waitFor()
     await page.getByRole('button', { name: 'Checkpoint' }).click()
     await page.getByText(/generation 2 is durable on the share/).waitFor()
-    await page.locator('tbody tr').nth(1).waitFor()
+    await generations.nth(1).waitFor()
 
     await page.getByRole('button', { name: 'Suspend' }).click()
     await screenshot(page, 'dashboard-suspend')
