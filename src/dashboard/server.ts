@@ -116,8 +116,9 @@ function createApp(token: string, port: () => number, parts: DashboardParts): Ap
   app.get('/api/mounts/:id/cells', async (context) => {
     const query = cellsQuery.safeParse(context.req.query())
     if (!query.success) return context.json({ message: 'wanted: inode, firstBlock, blocks, cells' }, 400)
-    const { socketPath } = findMount(context.req.param('id'))
-    return context.json((await askCells(socketPath, query.data, ANSWER_MS_MAX)) ?? null)
+    const socketPath = knownMounts().find(({ id }) => id === context.req.param('id'))?.socketPath
+    const cells = socketPath === undefined ? undefined : await askCells(socketPath, query.data, ANSWER_MS_MAX)
+    return context.json(cells ?? null) // null: the mount has ended
   })
   app.get('/api/mounts/:id/log', async (context) => {
     const view = await viewOf(context.req.param('id'), Number.MAX_SAFE_INTEGER)

@@ -137,7 +137,7 @@ export function LatencyChart({ latency }: { readonly latency: View['latency'] })
   const x = [...endsSeconds, Infinity].map((_end, index) => index)
   const text = (value: number): string => {
     const end = endsSeconds[Math.round(value)]
-    return end === undefined ? 'more' : `≤ ${shortTime(end)}`
+    return end === undefined ? 'more' : shortTime(end)
   }
   return (
     <Chart
