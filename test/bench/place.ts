@@ -99,12 +99,3 @@ export async function seconds(work: () => Promise<unknown>): Promise<number> {
   await work()
   return Number(process.hrtime.bigint() - startedNs) / 1e9
 }
-
-/** What fio says of one job; `rw` is "read" or "write". */
-export async function fioIops(place: Place, rw: 'read' | 'write', args: readonly string[]): Promise<number> {
-  const text = await place.run('fio', ['--output-format=json', '--name=job', '--group_reporting', ...args])
-  const { jobs } = JSON.parse(text.slice(text.indexOf('{'))) as {
-    jobs: Record<'read' | 'write', { iops: number }>[]
-  }
-  return jobs[0]?.[rw].iops ?? 0
-}

@@ -7,10 +7,9 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { buildGuest, counts, VmmBed } from '../support/vmm-bed.js'
 import { type Link, slowLink } from './link.js'
-import type { Contender, Row } from './measure.js'
+import type { Contender, Row, Scale } from './measure.js'
 import { mountIsrfs } from './peers.js'
 import { CLI, type Place, seconds } from './place.js'
-import type { Scale } from './rows-local.js'
 
 const LIFE_MS_MAX = 300_000
 /** how long the lightly used guest of row 14 runs before its suspend: it counts, and writes a line each time */
