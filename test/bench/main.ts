@@ -5,7 +5,6 @@
  * --only measures some rows and keeps the others that the directory has, so a long run can be done in parts. --beside adds
  * another FUSE file system to rows 6 to 9, 12, 15 and 16: `COMMAND FILE MOUNTPOINT` shows the file as disk.raw until it is unmounted.
  */
-import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
@@ -55,7 +54,7 @@ if (process.getuid?.() !== 0) throw new Error('npm run bench needs root: it drop
 const only = values.only === '' ? undefined : values.only.split(',')
 const isWanted = (id: string): boolean => only === undefined || isAskedFor(id, only)
 const beside = Object.fromEntries(values.beside.map((text) => text.split(/=(.*)/s).slice(0, 2) as [string, string]))
-const scale: Scale = { isQuick: values.quick, rounds: values.quick ? 2 : 5 }
+const scale: Scale = { isQuick: values.quick, rounds: values.quick ? 1 : 5 }
 const into = path.resolve(values.into)
 const run = runOf(values.quick ? 'quick' : 'full')
 const about = surroundings(values.seed, os.tmpdir())
@@ -63,11 +62,16 @@ const started = Date.now()
 const say = (text: string): void => {
   process.stderr.write(`bench: ${((Date.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`)
 }
+let current: Place | undefined
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => void current?.remove().finally(() => process.exit(1)))
+}
 let results: readonly RowResult[] = only === undefined ? [] : readResults(into)
 
 for (const { ids, prepare } of GROUPS) {
   if (!ids.some(isWanted)) continue
   const place = new Place(values.seed)
+  current = place
   try {
     for (const row of await prepare(place, scale, { beside })) {
       if (!isWanted(row.id)) continue
@@ -78,7 +82,6 @@ for (const { ids, prepare } of GROUPS) {
     say(`rows ${ids.join(', ')}: ${error instanceof Error ? error.message : String(error)}`)
     process.exitCode = 1
   } finally {
-    await place.undo()
-    fs.rmSync(place.root, { recursive: true, force: true })
+    await place.remove()
   }
 }

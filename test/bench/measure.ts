@@ -1,7 +1,10 @@
 /** Rows of the benchmark: contenders that do the same work in turn (A B A B ...), medians, and goals as ratios of them. */
+import fs from 'node:fs'
 
 export interface Contender {
   readonly name: string
+  /** for what takes minutes each time */
+  readonly roundsMax?: number
   /** Does the work once; the figure in the row's unit. */
   measure(): Promise<number>
 }
@@ -66,6 +69,8 @@ export interface RowResult {
   readonly curves?: Curves
   readonly details?: Readonly<Record<string, string>>
   readonly run: Run
+  /** of the processors' time while it was measured: what other machines on the same host have taken, in per cent */
+  readonly stolenPercent: number
 }
 
 export interface Scale {
@@ -78,9 +83,10 @@ export const SELF = 'isrfs'
 export async function measureRow(row: Row, run: Run, say: (text: string) => void): Promise<RowResult> {
   const samples: Record<string, number[]> = {}
   const failures: Record<string, string> = {}
+  const before = processorTicks()
   for (let round = 0; round < row.rounds; round++) {
-    for (const { name, measure } of row.contenders) {
-      if (name in failures) continue
+    for (const { name, roundsMax = Infinity, measure } of row.contenders) {
+      if (name in failures || round >= roundsMax) continue
       try {
         const figure = await measure()
         ;(samples[name] ??= []).push(figure)
@@ -92,6 +98,8 @@ export async function measureRow(row: Row, run: Run, say: (text: string) => void
     }
   }
   const medians = Object.fromEntries(Object.entries(samples).map(([name, figures]) => [name, median(figures)]))
+  const after = processorTicks()
+  const stolenPercent = (100 * (after.stolen - before.stolen)) / Math.max(after.all - before.all, 1)
   const { contenders: _contenders, rounds: _rounds, ...told } = row
   return {
     ...told,
@@ -99,8 +107,15 @@ export async function measureRow(row: Row, run: Run, say: (text: string) => void
     medians,
     goals: row.goals.flatMap((goal) => resultOf(goal, medians, row.better)),
     failures,
-    run
+    run,
+    stolenPercent: Number(stolenPercent.toFixed(1))
   }
+}
+
+function processorTicks(): { readonly all: number; readonly stolen: number } {
+  const [, text = ''] = /^cpu +(.*)$/m.exec(fs.readFileSync('/proc/stat', 'utf8')) ?? []
+  const ticks = text.split(' ').map(Number).slice(0, 8) // what follows is counted in these already
+  return { all: ticks.reduce((sum, one) => sum + one, 0), stolen: ticks[7] ?? 0 }
 }
 
 function resultOf(goal: Goal, medians: Readonly<Record<string, number>>, better: Row['better']): GoalResult[] {

@@ -55,7 +55,12 @@ export class Place {
     this.#undo.push(undo)
   }
 
-  async undo(): Promise<void> {
+  async remove(): Promise<void> {
+    await this.#undoAll()
+    fs.rmSync(this.root, { recursive: true, force: true })
+  }
+
+  async #undoAll(): Promise<void> {
     for (const undo of this.#undo.splice(0).reverse()) {
       try {
         await undo()

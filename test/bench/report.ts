@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { type GoalResult, round3, type RowResult, type Run, SELF } from './measure.js'
+import { type GoalResult, median, round3, type RowResult, type Run, SELF } from './measure.js'
 import { plot } from './plot.js'
 import { resultsFile, usual } from './results.js'
 
@@ -70,11 +70,13 @@ export function writeReport(directory: string, about: Surroundings, rows: readon
 function markdown(about: Surroundings, rows: readonly RowResult[]): string {
   const common = commonRun(rows)
   const dates = rows.map(({ run }) => run.date).sort()
+  const stolen = rows.map(({ stolenPercent }) => stolenPercent)
   const surroundings = {
     date: [...new Set([dates[0], dates.at(-1)])].join(' to '),
     mode: common.mode,
     commit: common.commit,
     loadBefore: `${usual(rows.map(({ run }) => run.loadBefore)) ?? ''} (of each part of the run: results.json)`,
+    stolen: `${median(stolen).toFixed(0)} % of the processors' time by other machines on the host (median of the rows; at most ${Math.max(...stolen).toFixed(0)} %)`,
     ...about
   }
   const details = rows.flatMap(({ id, details: told = {} }) =>

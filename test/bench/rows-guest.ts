@@ -86,6 +86,7 @@ export async function guestRows(place: Place, { isQuick, rounds: roundsMax }: Sc
   const others: Contender[] = [
     {
       name: 'eager copy',
+      roundsMax: 1,
       measure: async () => {
         await restore()
         const copy = place.directory('eager')
@@ -97,6 +98,7 @@ export async function guestRows(place: Place, { isQuick, rounds: roundsMax }: Sc
     },
     {
       name: 'rclone',
+      roundsMax: 1,
       measure: async () => {
         await restore()
         return mounted(() => mountRclone(place, path.join(link.mountpoint, 'plain'), place.directory('cache')))

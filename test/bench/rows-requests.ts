@@ -3,7 +3,7 @@
  * 4 KiB of fio's is one request; 17 has everything going on at once.
  */
 import { execFileSync } from 'node:child_process'
-import { directDepth, DIRECT_ONE_AT_A_TIME, fio, type FioJob, microsecondsAt } from './fio.js'
+import { DIRECT_ONE_AT_A_TIME, directDepth, fio, type FioJob, microsecondsAt, ONE_AT_A_TIME } from './fio.js'
 import { copyOf, makeFiles, readAll } from './files.js'
 import { type Contender, type Row, type Scale, SideFigures } from './measure.js'
 import { bindingNote, type Mounted, mountIsrfs, type Others, type Peer, peersOf } from './peers.js'
@@ -13,20 +13,21 @@ import { contextSwitches, processorSeconds, systemCalls } from './processes.js'
 const MIB = 2 ** 20
 const PERCENTILES = [50, 99, 99.9]
 /** reads while strace looks on, which takes some ten times as long */
-const TRACED_READS = 4000
+const TRACED_READS = 2000
 
 /** 15 and 16: all blocks present, and written to once, as those of a running guest are after a while. */
-export async function requestRows(place: Place, { isQuick, rounds }: Scale, others: Others): Promise<Row[]> {
-  const files = await makeFiles(place, 256 * MIB)
+export async function requestRows(place: Place, { isQuick, rounds: roundsMax }: Scale, others: Others): Promise<Row[]> {
+  const rounds = Math.min(roundsMax, 3)
+  const files = await makeFiles(place, (isQuick ? 64 : 256) * MIB)
   const side = new SideFigures()
   const details: Record<string, string> = {}
   const mounts = new Map<string, Mounted>()
   for (const peer of peersOf(place, others)) {
     const mounted = await peer.mount(place.directory('home'), files.vm, copyOf(place, files), '--discard')
-    await readAll(place, mounted.mountpoint)
+    await settle(place, mounted.mountpoint, files.bytes)
     mounts.set(peer.name, mounted)
   }
-  const limits = [`--size=${files.bytes}`, `--runtime=${isQuick ? 2 : 6}`, '--time_based']
+  const limits = [`--size=${files.bytes}`, `--runtime=${isQuick ? 1 : 5}`, '--time_based']
   const measured = (rw: 'read' | 'write'): Contender[] =>
     [...mounts].map(([name, { mountpoint, pid }]) => ({
       name,
@@ -98,6 +99,13 @@ export async function requestRows(place: Place, { isQuick, rounds }: Scale, othe
   ]
 }
 
+/** Everything read and written once, and the code warm. */
+async function settle(place: Place, directory: string, bytes: number): Promise<void> {
+  await readAll(place, directory)
+  await fio(place, directory, 'write', [`--size=${bytes}`, '--end_fsync=1', ...ONE_AT_A_TIME, '--bs=1M'])
+  await fio(place, directory, 'randrw', [`--size=${bytes}`, '--number_ios=4000', ...DIRECT_ONE_AT_A_TIME])
+}
+
 /** Rather no row than a failed run: strace is needed for nothing else. */
 function straceIsHere(): boolean {
   try {
@@ -124,7 +132,7 @@ export async function latencyRows(place: Place, { isQuick, rounds: roundsMax }: 
       '--rwmixread=70',
       '--random_distribution=zoned:90/20:10/80',
       '--time_based',
-      `--runtime=${isQuick ? 5 : 20}`,
+      `--runtime=${isQuick ? 4 : 12}`,
       ...directDepth(4)
     ])
   const note = (name: string, job: FioJob): void => {
@@ -160,7 +168,7 @@ export async function latencyRows(place: Place, { isQuick, rounds: roundsMax }: 
       return side.take(`${name} read 50`)
     }
   })
-  const peers = peersOf(place, others)
+  const peers = peersOf(place, others).filter(({ name }) => !isQuick || name.startsWith('isrfs'))
   const plain = copyOf(place, files)
   const contenders = [
     ...peers.filter(({ name }) => name.startsWith('isrfs')).map(busy),
@@ -195,11 +203,11 @@ async function checkpointsDuring(
   mountpoint: string,
   load: Promise<FioJob>
 ): Promise<{ job: FioJob; count: number }> {
-  let isOver = false
-  const ended = load.finally(() => (isOver = true))
+  const over = new AbortController()
+  const ended = load.finally(() => over.abort())
   const making = (async () => {
     let count = 0
-    for (; !isOver; count++) await place.isrfs(home, 'checkpoint', mountpoint)
+    for (; !over.signal.aborted; count++) await place.isrfs(home, 'checkpoint', mountpoint)
     return count
   })()
   const [job, count] = await Promise.all([ended, making])

@@ -24,7 +24,7 @@ export async function resumeRows(place: Place, { isQuick, rounds: roundsMax }: S
   place.defer(() => bed.destroy())
   const link = await slowLink(place, behind, '100mbit')
   const suspended: Suspended = { place, bed, behind, link }
-  return [...(await resumeRow(suspended, rounds)), ...(await paperRows(suspended, rounds))]
+  return [...(await resumeRow(suspended, { isQuick, rounds })), ...(await paperRows(suspended, rounds))]
 }
 
 interface Suspended {
@@ -46,7 +46,7 @@ async function suspendGuest({ place, bed, behind }: Suspended, name: string, mem
   return plain
 }
 
-async function resumeRow(suspended: Suspended, rounds: number): Promise<Row[]> {
+async function resumeRow(suspended: Suspended, { isQuick, rounds }: Scale): Promise<Row[]> {
   const { place, bed, behind, link } = suspended
   const pristine = await suspendGuest(suspended, 'vm', 256)
   const onLink: Record<string, number> = {}
@@ -69,6 +69,14 @@ async function resumeRow(suspended: Suspended, rounds: number): Promise<Row[]> {
       return time
     }
   })
+  const eagerCopy: Contender = {
+    ...contender('eager copy', async (copy) => {
+      const local = place.directory('local')
+      await place.run('cp', ['-a', '--sparse=always', `${path.join(link.mountpoint, copy)}/.`, local])
+      return { run: new GuestRun(place, bed, local) }
+    }),
+    roundsMax: 1
+  }
   const bytes = (name: string): Contender => ({ name, measure: () => Promise.resolve(onLink[name] ?? NaN) })
   return [
     {
@@ -78,6 +86,7 @@ async function resumeRow(suspended: Suspended, rounds: number): Promise<Row[]> {
       better: 'less',
       rounds,
       goals: [{ against: 'eager copy', factor: 1 / 8 }],
+      ...(isQuick ? { note: 'eager copy only in a full run' } : {}),
       contenders: [
         contender('isrfs', async () => {
           const client = place.directory('client')
@@ -87,11 +96,7 @@ async function resumeRow(suspended: Suspended, rounds: number): Promise<Row[]> {
         contender('off the share', (copy) =>
           Promise.resolve({ run: new GuestRun(place, bed, path.join(link.mountpoint, copy)) })
         ),
-        contender('eager copy', async (copy) => {
-          const local = place.directory('local')
-          await place.run('cp', ['-a', '--sparse=always', `${path.join(link.mountpoint, copy)}/.`, local])
-          return { run: new GuestRun(place, bed, local) }
-        })
+        ...(isQuick ? [] : [eagerCopy])
       ]
     },
     {
@@ -101,7 +106,7 @@ async function resumeRow(suspended: Suspended, rounds: number): Promise<Row[]> {
       better: 'less',
       rounds: 1,
       goals: [{ against: 'off the share', factor: 1 / 2 }],
-      contenders: ['isrfs', 'off the share', 'eager copy'].map(bytes)
+      contenders: ['isrfs', 'off the share', ...(isQuick ? [] : ['eager copy'])].map(bytes)
     }
   ]
 }

@@ -33,7 +33,7 @@ function scatter(place: Place, directory: string, fileBytes: number, writtenByte
 }
 
 export async function suspendRows(place: Place, { isQuick }: Scale): Promise<Row[]> {
-  const fileBytes = isQuick ? 256 * MIB : 2 * GIB
+  const fileBytes = isQuick ? 64 * MIB : 2 * GIB
   const writtenBytes = isQuick ? 8 * MIB : 64 * MIB
   const plain = place.directory('plain')
   // a disk that is mostly empty, as disks are: what is dirty then is what was written

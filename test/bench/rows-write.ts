@@ -23,7 +23,7 @@ export async function writeRows(place: Place, { isQuick, rounds }: Scale, others
     return total_ios / (runtime / 1000)
   }
   const synced = async (directory: string): Promise<number> => {
-    const limits = [`--size=${files.bytes}`, '--time_based', `--runtime=${isQuick ? 2 : 6}`]
+    const limits = [`--size=${files.bytes}`, '--time_based', `--runtime=${isQuick ? 1 : 5}`]
     return (await fio(place, directory, 'randwrite', [...limits, '--fdatasync=1', ...ONE_AT_A_TIME])).write.iops
   }
   const through = (peer: Peer, home: () => string, work: (directory: string) => Promise<number>): Contender => ({
