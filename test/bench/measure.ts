@@ -1,7 +1,10 @@
 /** Rows of the benchmark: contenders that do the same work in turn (A B A B ...), medians, and goals as ratios of them. */
+import fs from 'node:fs'
 
 export interface Contender {
   readonly name: string
+  /** for what takes minutes each time */
+  readonly roundsMax?: number
   /** Does the work once; the figure in the row's unit. */
   measure(): Promise<number>
 }
@@ -13,17 +16,27 @@ export interface Goal {
   readonly factor: number
 }
 
+/** How a figure grows, for each contender: pairs of `x` and the row's unit. */
+export interface Curves {
+  readonly x: string
+  readonly lines: Record<string, [number, number][]>
+}
+
 export interface Row {
-  /** number in the table of goals, with a letter where a number has several figures */
+  /** number in the table of goals, with a letter where a number has several figures, and further words after a comma */
   readonly id: string
   readonly work: string
-  readonly unit: 'MB/s' | 'IOPS' | 's' | 'MB' | 'ratio'
+  readonly unit: 'MB/s' | 'IOPS' | 's' | 'µs' | 'MB' | 'ratio' | 'calls' | 'switches'
   readonly better: 'more' | 'less'
   readonly contenders: readonly Contender[]
   readonly goals: readonly Goal[]
   readonly rounds: number
   /** what a reader has to know */
   readonly note?: string
+  /** filled while it is measured */
+  readonly curves?: Curves
+  /** what a figure consists of, by contender; filled while it is measured */
+  readonly details?: Record<string, string>
 }
 
 export interface GoalResult extends Goal {
@@ -31,27 +44,49 @@ export interface GoalResult extends Goal {
   readonly isMet: boolean
 }
 
+/** Under what a row was measured; rows of one report may come from several runs. */
+export interface Run {
+  /** UTC, to the minute */
+  readonly date: string
+  readonly mode: string
+  /** the last commit that touched what is measured or measures */
+  readonly commit: string
+  /** load average before the run: what else the machine did */
+  readonly loadBefore: string
+}
+
 export interface RowResult {
   readonly id: string
   readonly work: string
   readonly unit: Row['unit']
   readonly better: Row['better']
-  readonly note: string | undefined
+  readonly note?: string
   readonly samples: Readonly<Record<string, readonly number[]>>
   readonly medians: Readonly<Record<string, number>>
   readonly goals: readonly GoalResult[]
   /** contenders that failed, and how */
   readonly failures: Readonly<Record<string, string>>
+  readonly curves?: Curves
+  readonly details?: Readonly<Record<string, string>>
+  readonly run: Run
+  /** of the processors' time while it was measured: what other machines on the same host have taken, in per cent */
+  readonly stolenPercent: number
+}
+
+export interface Scale {
+  readonly isQuick: boolean
+  readonly rounds: number
 }
 
 export const SELF = 'isrfs'
 
-export async function measureRow(row: Row, say: (text: string) => void): Promise<RowResult> {
+export async function measureRow(row: Row, run: Run, say: (text: string) => void): Promise<RowResult> {
   const samples: Record<string, number[]> = {}
   const failures: Record<string, string> = {}
+  const before = processorTicks()
   for (let round = 0; round < row.rounds; round++) {
-    for (const { name, measure } of row.contenders) {
-      if (name in failures) continue
+    for (const { name, roundsMax = Infinity, measure } of row.contenders) {
+      if (name in failures || round >= roundsMax) continue
       try {
         const figure = await measure()
         ;(samples[name] ??= []).push(figure)
@@ -63,9 +98,24 @@ export async function measureRow(row: Row, say: (text: string) => void): Promise
     }
   }
   const medians = Object.fromEntries(Object.entries(samples).map(([name, figures]) => [name, median(figures)]))
-  const { id, work, unit, better, note } = row
-  const goals = row.goals.flatMap((goal) => resultOf(goal, medians, better))
-  return { id, work, unit, better, note, samples, medians, goals, failures }
+  const after = processorTicks()
+  const stolenPercent = (100 * (after.stolen - before.stolen)) / Math.max(after.all - before.all, 1)
+  const { contenders: _contenders, rounds: _rounds, ...told } = row
+  return {
+    ...told,
+    samples,
+    medians,
+    goals: row.goals.flatMap((goal) => resultOf(goal, medians, row.better)),
+    failures,
+    run,
+    stolenPercent: Number(stolenPercent.toFixed(1))
+  }
+}
+
+function processorTicks(): { readonly all: number; readonly stolen: number } {
+  const [, text = ''] = /^cpu +(.*)$/m.exec(fs.readFileSync('/proc/stat', 'utf8')) ?? []
+  const ticks = text.split(' ').map(Number).slice(0, 8) // what follows is counted in these already
+  return { all: ticks.reduce((sum, one) => sum + one, 0), stolen: ticks[7] ?? 0 }
 }
 
 function resultOf(goal: Goal, medians: Readonly<Record<string, number>>, better: Row['better']): GoalResult[] {
@@ -74,6 +124,31 @@ function resultOf(goal: Goal, medians: Readonly<Record<string, number>>, better:
   if (own === undefined || other === undefined) return []
   const ratio = own / other
   return [{ ...goal, ratio, isMet: better === 'more' ? ratio >= goal.factor : ratio <= goal.factor }]
+}
+
+/**
+ * Figures that a measurement yields besides its own. Rows after it take them, as often as it was measured and in
+ * that order.
+ */
+export class SideFigures {
+  readonly #figures = new Map<string, number[]>()
+
+  note(name: string, figure: number): void {
+    const figures = this.#figures.get(name) ?? []
+    this.#figures.set(name, figures)
+    figures.push(figure)
+  }
+
+  take(name: string): number {
+    const figure = this.#figures.get(name)?.shift()
+    if (figure === undefined) throw new Error('the row that measures it has failed')
+    return figure
+  }
+
+  /** A contender of a later row. */
+  contender(name: string, figureName: string): Contender {
+    return { name, measure: () => Promise.resolve().then(() => this.take(figureName)) }
+  }
 }
 
 export function median(figures: readonly number[]): number {

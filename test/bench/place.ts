@@ -55,7 +55,12 @@ export class Place {
     this.#undo.push(undo)
   }
 
-  async undo(): Promise<void> {
+  async remove(): Promise<void> {
+    await this.#undoAll()
+    fs.rmSync(this.root, { recursive: true, force: true })
+  }
+
+  async #undoAll(): Promise<void> {
     for (const undo of this.#undo.splice(0).reverse()) {
       try {
         await undo()
@@ -98,13 +103,4 @@ export async function seconds(work: () => Promise<unknown>): Promise<number> {
   const startedNs = process.hrtime.bigint()
   await work()
   return Number(process.hrtime.bigint() - startedNs) / 1e9
-}
-
-/** What fio says of one job; `rw` is "read" or "write". */
-export async function fioIops(place: Place, rw: 'read' | 'write', args: readonly string[]): Promise<number> {
-  const text = await place.run('fio', ['--output-format=json', '--name=job', '--group_reporting', ...args])
-  const { jobs } = JSON.parse(text.slice(text.indexOf('{'))) as {
-    jobs: Record<'read' | 'write', { iops: number }>[]
-  }
-  return jobs[0]?.[rw].iops ?? 0
 }

@@ -1,15 +1,14 @@
-/** Rows 10 to 12: what a suspend sends, and what a mount costs however large the disk is. */
+/** Rows 10 and 11: what a suspend sends. */
 import fs from 'node:fs'
 import path from 'node:path'
 import { quiet, slowLink } from './link.js'
-import type { Row } from './measure.js'
+import { FILE } from './files.js'
+import type { Row, Scale } from './measure.js'
 import { mountIsrfs, mountRclone } from './peers.js'
 import { type Place, seconds } from './place.js'
-import type { Scale } from './rows-local.js'
 
 const MIB = 2 ** 20
 const GIB = 2 ** 30
-const FILE = 'disk.raw'
 /** 100 Mb/s */
 const LINK_BYTES_PER_SECOND = 12.5e6
 
@@ -34,7 +33,7 @@ function scatter(place: Place, directory: string, fileBytes: number, writtenByte
 }
 
 export async function suspendRows(place: Place, { isQuick }: Scale): Promise<Row[]> {
-  const fileBytes = isQuick ? 256 * MIB : 2 * GIB
+  const fileBytes = isQuick ? 64 * MIB : 2 * GIB
   const writtenBytes = isQuick ? 8 * MIB : 64 * MIB
   const plain = place.directory('plain')
   // a disk that is mostly empty, as disks are: what is dirty then is what was written
@@ -148,68 +147,4 @@ export async function trickleRows(place: Place, { isQuick }: Scale): Promise<Row
       goals: [{ factor: 0.1 }]
     }
   ]
-}
-
-export async function readyRows(place: Place, { rounds }: Scale): Promise<Row[]> {
-  const goals = [
-    { gibibytes: 4, seconds: 0.6, megabytes: 120 },
-    { gibibytes: 100, seconds: 0.8, megabytes: 150 },
-    { gibibytes: 1024, seconds: 1.0, megabytes: 200 }
-  ]
-  const rows: Row[] = []
-  for (const { gibibytes, seconds: secondsMax, megabytes } of goals) {
-    const vm = await sparseVm(place, gibibytes * GIB)
-    const client = place.directory('client')
-    const resident: number[] = []
-    rows.push(
-      {
-        id: `12, ${gibibytes} GiB`,
-        work: `mount ready, a disk of ${gibibytes} GiB with a block in each of its map pages`,
-        unit: 's',
-        better: 'less',
-        rounds,
-        contenders: [
-          {
-            name: 'isrfs',
-            measure: async () => {
-              const mountpoint = place.directory('mnt')
-              const time = await seconds(() => place.isrfs(client, 'mount', vm, mountpoint))
-              await place.run('dd', [
-                `if=${path.join(mountpoint, FILE)}`,
-                'of=/dev/null',
-                'bs=1M',
-                'count=8',
-                'status=none'
-              ])
-              resident.push(((await place.status(client, mountpoint))['residentBytes'] ?? NaN) / 1e6)
-              await place.isrfs(client, 'unmount', mountpoint)
-              return time
-            }
-          }
-        ],
-        goals: [{ factor: secondsMax }]
-      },
-      {
-        id: `12, ${gibibytes} GiB, memory`,
-        work: 'resident memory of its daemon after the first reads',
-        unit: 'MB',
-        better: 'less',
-        rounds,
-        contenders: [{ name: 'isrfs', measure: async () => resident.shift() ?? NaN }],
-        goals: [{ factor: megabytes }]
-      }
-    )
-  }
-  return rows
-}
-
-async function sparseVm(place: Place, bytes: number): Promise<string> {
-  const plain = place.directory('sparse')
-  const fd = fs.openSync(path.join(plain, FILE), 'w')
-  fs.ftruncateSync(fd, bytes)
-  for (let offset = 0; offset < bytes; offset += 128 * MIB) fs.writeSync(fd, `piece ${offset}\n`, offset)
-  fs.closeSync(fd)
-  const vm = path.join(place.directory('share'), 'vm')
-  await place.isrfs(place.directory('importer'), 'import', plain, vm)
-  return vm
 }
