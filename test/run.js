@@ -16,6 +16,7 @@ const commands = path.join(root, 'node_modules', '.bin')
 const endToEnd = ['cycle', 'crash', 'kill'].map((name) => `build/test/end-to-end/${name}.test.js`)
 
 let failedSteps = 0
+const failures = []
 
 rmSync(path.join(root, 'build'), { recursive: true, force: true })
 rmSync(path.join(root, 'coverage'), { recursive: true, force: true })
@@ -36,6 +37,7 @@ await step('coverage', path.join(commands, 'c8'), [
 const passed = onDirect.passed + onBinding.passed
 const failed = onDirect.failed + onBinding.failed + failedSteps
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1
+for (const name of failures) console.log(`failed: ${name}`)
 console.log(`${passed} passed, ${failed} failed`)
 
 async function step(name, command, args) {
@@ -58,9 +60,13 @@ async function runTests(title, files, env = {}) {
   const parser = new Parser()
   let passed = 0
   let failed = 0
-  parser.on('assert', ({ ok, skip, todo }) => {
-    if (ok && !skip && !todo) passed += 1
-    else failed += 1
+  parser.on('assert', ({ ok, skip, todo, name }) => {
+    if (ok && !skip && !todo) {
+      passed += 1
+      return
+    }
+    failed += 1
+    failures.push(name)
   })
   const parsed = new Promise((resolve) => parser.once('complete', resolve))
   ava.stdout.pipe(parser)
@@ -84,6 +90,7 @@ function modulesWithoutCode() {
 
 function fail(message) {
   failedSteps += 1
+  failures.push(message)
   console.log(`not ok - ${message}`)
 }
 

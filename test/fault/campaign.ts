@@ -8,7 +8,7 @@ import path from 'node:path'
 import { constants } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { IsrfsError, messageOf } from '../../src/base/errors.js'
-import { ROOT_INODE, toGeneration } from '../../src/base/units.js'
+import { type Generation, ROOT_INODE, toGeneration } from '../../src/base/units.js'
 import { recoverSession } from '../../src/daemon/recover.js'
 import {
   listBranches,
@@ -110,15 +110,17 @@ export async function runCase(
         liveUntilSuspend(bed, model, false, scenario === 'checkpoint-recover' ? checkpoints : undefined)
       )
       before.end()
-      model.acceptAll()
+      // a power cut may still take what was answered and never synced, until it is published
+      if (fault.kind !== 'power') model.acceptAll()
       if (scenario === 'branch') overtake(bed)
     }
+    const suspendsBefore = suspendsIn(bed)
     const faulty = start('boot 1', fault)
     await attempt(faulty, () => firstTry(scenario, bed, model, checkpoints), `the first try`, found)
     faulty.end()
     const lostPower = faulty.fired && fault.kind === 'power'
     if (lostPower) faulty.losePower(random)
-    else model.acceptAll()
+    if (!lostPower || suspendsIn(bed) > suspendsBefore) model.acceptAll()
     const next = start(lostPower ? 'boot 2' : 'boot 1')
     await attempt(next, () => secondTry(scenario, bed, model, found), 'the second try', found, true)
     next.end()
@@ -133,6 +135,13 @@ export async function runCase(
       // a write that was under way when its process ended has just made a file: removed with the root
     }
   }
+}
+
+/** How many suspends are on the share: generations that are no checkpoint, and branches. */
+function suspendsIn({ share: root }: Bed): number {
+  const share = new Share(root)
+  const isSuspend = (number: Generation): boolean => readGeneration(share, number).manifest.checkpoint === undefined
+  return listGenerations(share).filter(isSuspend).length + listBranches(share).length
 }
 
 function prepareVm({ share }: Bed): Model {
