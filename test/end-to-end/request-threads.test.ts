@@ -12,9 +12,9 @@ import { Bed } from '../support/bed.js'
 import { Random } from '../support/random.js'
 import { createVersions, pageOf, type StressData, wrongUnits } from '../support/versioned-pages.js'
 
-const PAGES = 28_000 // 109 MiB, and a cache of 64
+const PAGES = 20_000 // 78 MiB, and a cache of 64
 const WORKERS = 3
-const OPERATIONS = 2500
+const OPERATIONS = Number(process.env['ISRFS_STRESS_OPERATIONS'] ?? 800)
 
 test.serial('reads are right while the same regions are written, cut and evicted', async (t) => {
   const { seed } = new Random()

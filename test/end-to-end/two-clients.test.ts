@@ -7,7 +7,7 @@ import test from 'ava'
 import { Bed, CLI } from '../support/bed.js'
 import { Random } from '../support/random.js'
 
-const ROUNDS = Number(process.env['ISRFS_TWO_CLIENTS_ROUNDS'] ?? 12)
+const ROUNDS = Number(process.env['ISRFS_TWO_CLIENTS_ROUNDS'] ?? 8)
 
 test('two clients at random: one history, and what was accepted is in it, in a branch, or in a session', async (t) => {
   const bed = new Bed('two-clients')

@@ -13,7 +13,7 @@ import { type Case, casesOf, describeCase, runCase, SCENARIOS } from './campaign
 import { installFaultyFileSystem } from './faulty-process.js'
 import { installInProcessPools } from './in-process-pools.js'
 
-const SAMPLE = 240
+const SAMPLE = 150
 const CASES_MIN = 10_000
 const PROGRESS_EVERY = 1000
 const memory = fs.existsSync('/dev/shm') ? '/dev/shm' : os.tmpdir() // fsync of a disk would take most of the time

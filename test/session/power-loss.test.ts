@@ -17,7 +17,7 @@ import { temporaryDirectory } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
 import { base, crash, FILE, identity } from '../support/session-bed.js'
 
-const ROUNDS = 60
+const ROUNDS = Number(process.env['ISRFS_POWER_ROUNDS'] ?? 20)
 const STEPS = 60
 const PAGES = 12
 
