@@ -90,7 +90,7 @@ test('any stretch in any number of cells has the shares that the blocks of each 
 })
 
 test('an empty file, a file beyond its base, and a map that is not known', (t) => {
-  const { sources } = randomFile(new Random())
+  const sources = { ...randomFile(new Random()).sources, inFlight: new Map() }
   const nothing = { id: 8, sizeBytes: 0, baseLimitBytes: 0, base: undefined, regions: new Map(), uploaded: new Map() }
   t.is(blockCells(nothing as any, { firstBlock: 0, blocks: 10, cells: 10 }, sources).cells, 0)
   const none = { ...sources, cache: { knownRegion: () => undefined }, maps: { knownPage: () => undefined } }
