@@ -10,6 +10,8 @@ export interface Disk {
   write(descriptor: number, bytes: Uint8Array, offset: number, length: number, position: number): number
   /** fdatasync outside the main thread */
   datasync(descriptor: number): Promise<void>
+  /** the same in the main thread; without it everything is done outside (quick-sync.ts) */
+  datasyncAtOnce?(descriptor: number): void
 }
 
 export const realDisk: Disk = {
@@ -20,7 +22,10 @@ export const realDisk: Disk = {
         if (error === null) resolve()
         else reject(error)
       })
-    })
+    }),
+  datasyncAtOnce: (descriptor) => {
+    fs.fdatasyncSync(descriptor)
+  }
 }
 
 /** Writes all of `length` bytes or throws; what lies on the disk after a failure is undefined in that range only. */

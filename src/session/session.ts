@@ -57,6 +57,7 @@ import { encodeNewPages, isValid, ZEROS } from './pages.js'
 import { encodeRecord, encodeSize } from './record-codec.js'
 import { LostWrites } from './lost-writes.js'
 import { bytesFrameLength, encodeBytes, JOURNALED_PAGES_MAX } from './journaled-pages.js'
+import { QuickSync } from './quick-sync.js'
 import { recoverState, type Recovered, snapshotName } from './recovery.js'
 import { Regions } from './regions.js'
 import type { RegionSharing } from './sharing.js'
@@ -75,6 +76,8 @@ export interface SessionOptions {
   readonly journalBytesMax?: number
   /** a sync of more pages than this goes to their region files */
   readonly journaledPagesMax?: number
+  /** tests put one in its place that is always, or never, for it */
+  readonly quickSync?: Pick<QuickSync, 'isDue' | 'noteAtOnce' | 'noteElsewhere'>
 }
 
 export class Session {
@@ -93,6 +96,7 @@ export class Session {
   readonly #journaledPagesMax: number
   readonly #regions: Regions
   readonly #writer = new ByteWriter(64 * 1024)
+  readonly #quickSync: NonNullable<SessionOptions['quickSync']>
   readonly #journalSync = new SharedRun(() => this.#syncJournal())
   #journal: Journal
   /** journals that count beside the newest one, until a snapshot replaces them */
@@ -201,6 +205,7 @@ export class Session {
     this.#journalBytesMax = options.journalBytesMax ?? JOURNAL_BYTES_MAX
     this.#journaledPagesMax = options.journaledPagesMax ?? JOURNALED_PAGES_MAX
     this.#journaled = state.journaled.newest()
+    this.#quickSync = options.quickSync ?? new QuickSync()
     this.lost = new LostWrites(directory)
     this.#regions = new Regions(path.join(directory, 'regions'), this.#disk, (inode, why) => {
       const name = this.namespace.get(inode)?.name
@@ -563,9 +568,11 @@ export class Session {
   }
 
   async #syncJournal(): Promise<void> {
-    const through = this.#journal.position.sequence
+    const newest = this.#journal // a snapshot may put another one in its place meanwhile
+    const through = newest.position.sequence
     try {
-      for (const journal of [...this.#oldJournals, this.#journal]) await this.#disk.datasync(journal.descriptor)
+      for (const { descriptor } of [...this.#oldJournals]) await this.#disk.datasync(descriptor)
+      await this.#datasyncNewest(newest.descriptor, through)
       if (this.#namesChanged) {
         this.#namesChanged = false
         await syncDirectoryLater(this.#directory)
@@ -580,6 +587,18 @@ export class Session {
     for (const journal of this.#retiredJournals) closeQuietly(journal.descriptor) // one run at a time: nobody holds them
     this.#retiredJournals = []
     this.#removeForgotten()
+  }
+
+  #datasyncNewest(descriptor: number, through: number): void | Promise<void> {
+    const startedMs = performance.now()
+    if (this.#disk.datasyncAtOnce !== undefined && this.#quickSync.isDue(through - this.#durableSequence)) {
+      this.#disk.datasyncAtOnce(descriptor)
+      this.#quickSync.noteAtOnce(performance.now() - startedMs)
+      return
+    }
+    return this.#disk.datasync(descriptor).then(() => {
+      this.#quickSync.noteElsewhere(performance.now() - startedMs, this.#journalSync.isWantedAgain)
+    })
   }
 
   /** Invariant 7. */

@@ -15,6 +15,11 @@ export class SharedRun {
     return this.#running !== undefined
   }
 
+  /** Whether somebody waits for the run after this one. */
+  get isWantedAgain(): boolean {
+    return this.#next !== undefined
+  }
+
   /** Settles like a run of the work that began at or after this call. */
   run(): Promise<void> {
     if (this.#next !== undefined) return this.#next

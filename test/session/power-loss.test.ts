@@ -12,6 +12,7 @@ import { BLOCK_BYTES, PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import { SharedRegions } from '../../src/image/shared-regions.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import type { Inode } from '../../src/session/namespace-types.js'
+import { QuickSync } from '../../src/session/quick-sync.js'
 import { Session } from '../../src/session/session.js'
 import { temporaryDirectory } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
@@ -20,6 +21,7 @@ import { base, crash, FILE, identity } from '../support/session-bed.js'
 const ROUNDS = Number(process.env['ISRFS_POWER_ROUNDS'] ?? 20)
 const STEPS = 60
 const PAGES = 12
+const ALWAYS_AT_ONCE = { isDue: () => true, noteAtOnce: () => undefined, noteElsewhere: () => undefined }
 
 /** Keeps a copy of every file as it was when it was last synced. */
 class RememberingDisk implements Disk {
@@ -31,7 +33,15 @@ class RememberingDisk implements Disk {
   async datasync(descriptor: number): Promise<void> {
     const before = this.#read(descriptor) // what is written while the sync runs may not be part of it
     await realDisk.datasync(descriptor)
-    if (before.file.startsWith(this.directory)) this.synced.set(path.basename(before.file), before.content)
+    this.#keep(before)
+  }
+
+  datasyncAtOnce(descriptor: number): void {
+    this.#keep(this.#read(descriptor))
+  }
+
+  #keep({ file, content }: { file: string; content: Buffer }): void {
+    if (file.startsWith(this.directory)) this.synced.set(path.basename(file), content)
   }
 
   #read(descriptor: number): { file: string; content: Buffer } {
@@ -182,7 +192,8 @@ test('what was synced survives power cuts, whatever was synced, snapshot and kil
     const options = {
       disk,
       journalBytesMax: 300 + random.below(random.pick([3000, 300_000])),
-      journaledPagesMax: random.pick([0, 1, 16])
+      journaledPagesMax: random.pick([0, 1, 16]),
+      quickSync: random.pick([ALWAYS_AT_ONCE, new QuickSync()])
     }
     let directory = temporaryDirectory('session')
     disk.directory = `${directory}/`

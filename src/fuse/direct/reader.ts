@@ -1,7 +1,6 @@
 /**
  * A reader thread: blocks in read(2) on the connection to the kernel, answers what it can (thread-answers.ts) and hands
- * the rest to the owner. It ends when
- * the mount has ended, or when it finds the stop flag after a request. Nothing can interrupt it while it waits in the kernel
+ * the rest to the owner. It ends when the mount has ended, or when it finds the stop flag after a request. Nothing can interrupt it while it waits in the kernel
  * (neither terminate() nor process.exit()), so whoever wants it to stop sees to a last request, see readers.ts.
  */
 import fs from 'node:fs'
@@ -25,7 +24,7 @@ for (;;) {
   if (lengthBytes === undefined) break
   if (lengthBytes < IN_HEADER.bytes) continue // nothing that could be answered
   if (answers?.answer(slot, lengthBytes) === true) continue
-  if (queue.publish(index, lengthBytes)) parentPort?.postMessage(0)
+  if (queue.publish(queue.moveToSmall(reader, index, lengthBytes), lengthBytes)) parentPort?.postMessage(0)
 }
 
 /** undefined: the mount has ended. */

@@ -9,7 +9,8 @@ import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import { THREADS_MAX } from '../../base/thread-counters.js'
 import type { Message } from './answers.js'
-import { RequestQueue, SLOTS_PER_READER } from './request-queue.js'
+import { Polling } from './polling.js'
+import { LARGE_SLOTS_PER_READER, RequestQueue } from './request-queue.js'
 import type { SharedState } from './thread-answers.js'
 
 const READERS_MIN = 2
@@ -36,11 +37,15 @@ export class Readers {
   readonly ended: Promise<void>
   readonly #queue = new RequestQueue(READERS)
   readonly #serve: Serve
+  readonly #isIdle: () => boolean
+  readonly #polling = new Polling()
   #kept = 0
   #running = READERS
 
-  constructor(descriptor: number, serve: Serve, shared?: SharedState) {
+  /** `isIdle`: no request that was begun is without its answer */
+  constructor(descriptor: number, serve: Serve, isIdle: () => boolean, shared?: SharedState) {
     this.#serve = serve
+    this.#isIdle = isIdle
     const threads = Array.from({ length: READERS }, (_, reader) => this.#start(descriptor, reader, shared))
     this.ended = Promise.all(threads).then(() => this.#drainAll())
   }
@@ -57,7 +62,10 @@ export class Readers {
   async #start(descriptor: number, reader: number, shared: SharedState | undefined): Promise<void> {
     const workerData: ReaderData = { descriptor, memory: this.#queue.memory, reader, readers: READERS, shared }
     const thread = new Worker(new URL('./reader.js', import.meta.url), { workerData })
-    thread.on('message', () => this.#drain())
+    thread.on('message', () => {
+      this.#polling.noteWake()
+      this.#drain()
+    })
     thread.on('error', (error) => {
       throw error // a defect: what the thread had in its hands would never be answered
     })
@@ -69,9 +77,27 @@ export class Readers {
     for (let count = 0; count < REQUESTS_PER_TURN; count++) {
       const slot = this.#queue.next()
       if (slot !== undefined) this.#serveSlot(slot)
-      else if (this.#queue.fallAsleep()) return
+      else if (!this.#pollOrSleep(count > 0)) return
     }
     setImmediate(() => this.#drain())
+  }
+
+  /**
+   * True when there may be a request now. Answers of this turn that wait for a promise come after it: only when they are out is there
+   * anything to poll for, so then there is a second turn.
+   */
+  #pollOrSleep(hasServed: boolean): boolean {
+    if (this.#polling.isWorthwhile) {
+      if (this.#isIdle()) {
+        if (this.#polling.poll(() => this.#queue.hasNext)) return true
+      } else if (hasServed) {
+        setImmediate(() => this.#drain())
+        return false
+      }
+    }
+    if (!this.#queue.fallAsleep()) return true
+    this.#polling.noteSleep()
+    return false
   }
 
   #drainAll(): void {
@@ -82,7 +108,7 @@ export class Readers {
     const request = this.#queue.slots[slot]
     if (request === undefined) return
     // Requests that wait must not hold every slot of a reader: it would not read the next one.
-    const mayKeep = this.#kept < SLOTS_PER_READER / 2
+    const mayKeep = this.#kept < LARGE_SLOTS_PER_READER / 2
     const kept = this.#serve(request, this.#queue.lengthOf(slot), mayKeep)
     if (kept === undefined) {
       this.#queue.release(slot)

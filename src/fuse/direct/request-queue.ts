@@ -5,6 +5,10 @@
  *
  *     free --reader fills it, publish()--> queued --owner, next()--> (with the owner) --release()--> free
  *
+ * A reader reads into a large slot, because the kernel wants room for the largest WRITE, and hands requests of a page in a small one
+ * while there are any: a few large slots would let it wait for the owner after every few requests of a flood of small ones, and be
+ * woken for each.
+ *
  * Invariants:
  * 1. A slot's bytes are touched only by whose turn it is.
  * 2. The ring has a place for every slot, so publish() never finds it full.
@@ -15,9 +19,15 @@ import assert from 'node:assert'
 import { IO_BYTES_MAX } from './negotiation.js'
 import { messageOn, type Message } from './answers.js'
 
-export const SLOTS_PER_READER = 8
+export const LARGE_SLOTS_PER_READER = 8
+/** with them a reader has room for all that the kernel keeps in the background (kernel-tuning.ts) */
+const SMALL_SLOTS_PER_READER = 64
+const SLOTS_PER_READER = LARGE_SLOTS_PER_READER + SMALL_SLOTS_PER_READER
 /** the kernel wants room for the largest WRITE and its structures */
-const SLOT_BYTES = IO_BYTES_MAX + 4096
+const LARGE_SLOT_BYTES = IO_BYTES_MAX + 4096
+/** a WRITE of a page and its structures; two names of the longest kind */
+const SMALL_SLOT_BYTES = 4096 + 256
+const READER_BYTES = LARGE_SLOTS_PER_READER * LARGE_SLOT_BYTES + SMALL_SLOTS_PER_READER * SMALL_SLOT_BYTES
 
 const FREE = 0
 const TAKEN = 1
@@ -27,7 +37,9 @@ const TAIL = 0
 const AWAKE = 1
 const STOP = 2
 const FREED = 3
-const WORDS = 4
+/** readers that wait for a slot, or are about to */
+const WAITERS = 4
+const WORDS = 5
 
 export class RequestQueue {
   readonly memory: SharedArrayBuffer
@@ -42,29 +54,49 @@ export class RequestQueue {
   constructor(readers: number, memory?: SharedArrayBuffer) {
     const count = readers * SLOTS_PER_READER
     const wordBytes = (WORDS + 3 * count) * 4
-    this.memory = memory ?? new SharedArrayBuffer(wordBytes + count * SLOT_BYTES)
-    assert(this.memory.byteLength === wordBytes + count * SLOT_BYTES)
+    this.memory = memory ?? new SharedArrayBuffer(wordBytes + readers * READER_BYTES)
+    assert(this.memory.byteLength === wordBytes + readers * READER_BYTES)
     this.#words = new Int32Array(this.memory, 0, WORDS)
     this.#ring = new Int32Array(this.memory, WORDS * 4, count)
     this.#states = new Int32Array(this.memory, (WORDS + count) * 4, count)
     this.#lengths = new Int32Array(this.memory, (WORDS + 2 * count) * 4, count)
-    this.slots = Array.from({ length: count }, (_, index) =>
-      messageOn(Buffer.from(this.memory, wordBytes + index * SLOT_BYTES, SLOT_BYTES))
-    )
+    this.slots = Array.from({ length: count }, (_, index) => {
+      const { at, length } = placeOf(index)
+      return messageOn(Buffer.from(this.memory, wordBytes + at, length))
+    })
   }
 
   // Readers
 
-  /** A free slot of this reader; waits for one. undefined when the readers are to stop. */
+  /** A free large slot of this reader; waits for one. undefined when the readers are to stop. */
   takeSlot(reader: number): number | undefined {
+    const first = reader * SLOTS_PER_READER
     for (;;) {
       const freed = Atomics.load(this.#words, FREED)
       if (this.isStopping) return undefined
-      for (let slot = reader * SLOTS_PER_READER; slot < (reader + 1) * SLOTS_PER_READER; slot++) {
-        if (Atomics.load(this.#states, slot) === FREE) return slot
-      }
-      Atomics.wait(this.#words, FREED, freed)
+      const slot = this.#freeSlot(first, first + LARGE_SLOTS_PER_READER)
+      if (slot !== undefined) return slot
+      Atomics.add(this.#words, WAITERS, 1)
+      Atomics.wait(this.#words, FREED, freed) // release() counts FREED before it looks for waiters
+      Atomics.sub(this.#words, WAITERS, 1)
     }
+  }
+
+  /** Moves a request to a small slot of the same reader; the slot that it was in when it is large or there is none. */
+  moveToSmall(reader: number, slot: number, lengthBytes: number): number {
+    if (lengthBytes > SMALL_SLOT_BYTES) return slot
+    const end = (reader + 1) * SLOTS_PER_READER
+    const small = this.#freeSlot(end - SMALL_SLOTS_PER_READER, end)
+    const from = this.slots[slot]
+    const to = small === undefined ? undefined : this.slots[small]
+    if (small === undefined || from === undefined || to === undefined) return slot
+    from.bytes.copy(to.bytes, 0, 0, lengthBytes)
+    return small
+  }
+
+  #freeSlot(from: number, end: number): number | undefined {
+    for (let slot = from; slot < end; slot++) if (Atomics.load(this.#states, slot) === FREE) return slot
+    return undefined
   }
 
   /** Hands a filled slot to the owner; true when the owner has to be woken. */
@@ -82,6 +114,10 @@ export class RequestQueue {
 
   // The owner
 
+  get hasNext(): boolean {
+    return Atomics.load(this.#ring, this.#head % this.#ring.length) !== 0
+  }
+
   /** The slot that was published longest ago; undefined when there is none. */
   next(): number | undefined {
     const place = this.#head % this.#ring.length
@@ -95,7 +131,7 @@ export class RequestQueue {
   /** True when the owner may sleep until it is woken; false when something came in between. */
   fallAsleep(): boolean {
     Atomics.store(this.#words, AWAKE, 0)
-    if (Atomics.load(this.#ring, this.#head % this.#ring.length) === 0) return true
+    if (!this.hasNext) return true
     return Atomics.exchange(this.#words, AWAKE, 1) !== 0 // whoever set it meanwhile wakes us
   }
 
@@ -106,7 +142,7 @@ export class RequestQueue {
   release(slot: number): void {
     Atomics.store(this.#states, slot, FREE)
     Atomics.add(this.#words, FREED, 1)
-    Atomics.notify(this.#words, FREED)
+    if (Atomics.load(this.#words, WAITERS) > 0) Atomics.notify(this.#words, FREED)
   }
 
   /** Readers end instead of taking another slot. One that waits in the kernel needs a request to notice. */
@@ -115,4 +151,13 @@ export class RequestQueue {
     Atomics.add(this.#words, FREED, 1)
     Atomics.notify(this.#words, FREED)
   }
+}
+
+/** Where a slot lies behind the words. */
+function placeOf(slot: number): { readonly at: number; readonly length: number } {
+  const start = Math.floor(slot / SLOTS_PER_READER) * READER_BYTES
+  const index = slot % SLOTS_PER_READER
+  if (index < LARGE_SLOTS_PER_READER) return { at: start + index * LARGE_SLOT_BYTES, length: LARGE_SLOT_BYTES }
+  const small = index - LARGE_SLOTS_PER_READER
+  return { at: start + LARGE_SLOTS_PER_READER * LARGE_SLOT_BYTES + small * SMALL_SLOT_BYTES, length: SMALL_SLOT_BYTES }
 }

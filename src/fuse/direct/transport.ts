@@ -112,6 +112,7 @@ class DirectTransport implements Transport {
       const readers = new Readers(
         connection.descriptor,
         (...request) => requests.serve(...request),
+        () => this.#running.isIdle,
         this.#options.shared
       )
       this.#readers = readers
