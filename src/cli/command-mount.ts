@@ -4,7 +4,6 @@ import path from 'node:path'
 import { FailedError, messageOf, UsageError } from '../base/errors.js'
 import type { MountRequest } from '../daemon/request.js'
 import type { Ready } from '../daemon/run.js'
-import { branchError } from '../daemon/settle.js'
 import { endProcess } from '../daemon/share-threads.js'
 import { StartGate } from '../daemon/start-gate.js'
 import { startDaemon } from './daemon-process.js'
@@ -128,7 +127,9 @@ async function firstAnswer(mountpoint: string): Promise<void> {
 
 /** This process is the daemon; it ends with the mount. */
 async function stayInForeground(request: MountRequest, json: boolean | undefined): Promise<never> {
+  // only here, because they bring all of the daemon along: a command line that starts one would take twice as long
   const { runMount } = await import('../daemon/run.js')
+  const { branchError } = await import('../daemon/settle.js')
   const gate = new StartGate()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => gate.giveUp())
   process.chdir('/')

@@ -18,7 +18,7 @@ export interface Started extends Ready {
 export async function startDaemon(request: MountRequest, notice: (text: string) => void): Promise<Started> {
   const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
   const log = fs.openSync(request.logFile, 'a', 0o600)
-  const words = [process.execPath, '--enable-source-maps', program, encodeMountRequest(request)]
+  const words = [process.execPath, program, encodeMountRequest(request)]
   const [command = '', ...parameters] = daemonCommand(request, process.getuid?.() ?? 0, words)
   const daemon = spawn(command, parameters, {
     cwd: '/',

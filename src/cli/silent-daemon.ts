@@ -35,7 +35,7 @@ export async function whyNoDaemon(mountpoint: string): Promise<FailedError> {
   })
 }
 
-/** By the title that daemon/main.ts gives itself. */
+/** By the title that daemon/process.ts gives itself. */
 function findDaemon(mountpoint: string): { readonly pid: number; readonly isStopped: boolean } | undefined {
   for (const name of fs.readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
     try {

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { IntegrityError } from '../base/errors.js'
 import { Cache } from '../cache/cache.js'
 import { SharePool } from '../fetch/share-pool.js'
+import { MOUNT_THREADS } from '../fetch/share-threads.js'
 import type { PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
 import { type Client, copiedNotice, openClient } from '../session/client.js'
@@ -19,7 +20,6 @@ import { createPrivateDirectory } from './private-session.js'
 import { closePool } from './share-threads.js'
 import { withinMs } from './within.js'
 
-const SHARE_THREADS = 4
 const RELEASE_MS_MAX = 15_000
 
 export interface OpenedVm {
@@ -53,7 +53,7 @@ async function open(opening: Opening): Promise<OpenedVm> {
   const { request, notice } = opening
   const client = openClient(request.clientDirectory)
   if (client.wasCopied) notice(copiedNotice(request.clientDirectory))
-  const pool = new SharePool(request.vmPath, { threads: SHARE_THREADS })
+  const pool = new SharePool(request.vmPath, { threads: MOUNT_THREADS })
   try {
     const { vm } = await pool.run('openVm', {}, { what: `opening ${request.vmPath}` })
     opening.checkpoint()

@@ -1,5 +1,5 @@
 /**
- * One mount from its first check to its end, in whatever process: detached (daemon/main.ts) or in the foreground of the
+ * One mount from its first check to its end, in whatever process: detached (daemon/process.ts) or in the foreground of the
  * command line. Reports through `Reporter`; the caller decides how the process ends.
  */
 import { BusyError, messageOf } from '../base/errors.js'

@@ -3,21 +3,14 @@
  * and a list of what is waiting, so that a dead server blocks workers and is seen in `status`, and nothing else.
  */
 import PQueue from 'p-queue'
-import { Piscina } from 'piscina'
+import type { Piscina } from 'piscina'
 import { fromPlainError, IsrfsError, type PlainError } from '../base/errors.js'
+import { BACKGROUND_IN_FLIGHT_MAX, startShareThreads } from './share-threads.js'
 import type { ShareTaskInput, ShareTaskName, ShareTaskOutput } from './share-tasks.js'
 
 /** Who overtakes whom in the queue. Lease work is small and must not wait behind data. */
 export const PRIORITY = { lease: 40, demand: 30, readahead: 20, profile: 10, stream: 5, warm: 0 } as const
 export type Priority = keyof typeof PRIORITY
-
-/**
- * How many fetches that nobody waits for run at once, beside the threads that answer. None of them starts while somebody
- * waits, so that a wait is never longer than what is on its way already.
- */
-const BACKGROUND_IN_FLIGHT_MAX = 2
-
-const IDLE_TIMEOUT_MS = 30_000
 
 export interface Waiting {
   readonly what: string
@@ -123,13 +116,7 @@ export class SharePool {
   }
 
   #started(): Piscina {
-    this.#pool ??= new Piscina({
-      filename: new URL('./share-worker.js', import.meta.url).href,
-      minThreads: 1,
-      maxThreads: this.#threads + BACKGROUND_IN_FLIGHT_MAX,
-      idleTimeout: IDLE_TIMEOUT_MS,
-      workerData: { vmPath: this.vmPath }
-    })
+    this.#pool ??= startShareThreads(this.vmPath, this.#threads)
     return this.#pool
   }
 }
