@@ -28,6 +28,8 @@ export const CHUNK_BYTES_MAX = 16 * 1024 * 1024
 export const FILE_BYTES_MAX = 16 * 2 ** 40
 export const NAME_BYTES_MAX = 255
 export const SYMLINK_BYTES_MAX = 4095
+/** names that one file may have, as on ext4 */
+export const LINKS_MAX = 65_000
 
 const SIZE_PATTERN = /^(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?$/i
 

@@ -197,9 +197,9 @@ export class Requests {
       const name = request.takeName()
       return tree.symlink(request.inode, name, { ...creator(request), mode: 0o777, target: request.takeName() })
     })
-    plain('LINK', (request) => {
+    entry('LINK', (request) => {
       const { oldnodeid } = request.take(LINK_IN)
-      tree.link(toInodeId(oldnodeid), request.inode, request.takeName())
+      return tree.link(toInodeId(oldnodeid), request.inode, request.takeName())
     })
     plain('UNLINK', (request) => tree.unlink(request.inode, request.takeName()))
     plain('RMDIR', (request) => tree.rmdir(request.inode, request.takeName()))
