@@ -31,6 +31,15 @@ export const SYMLINK_BYTES_MAX = 4095
 /** names that one file may have, as on ext4 */
 export const LINKS_MAX = 65_000
 
+const FILE_TIME_MAX = 2n ** 63n - 1n
+const FILE_TIME_MIN = -(2n ** 63n)
+
+/** Nanoseconds since 1970 as everything here keeps them, 64 bits: what is before 1677 or after 2262 becomes the nearest time. */
+export function toFileTime(timeNs: bigint): bigint {
+  if (timeNs > FILE_TIME_MAX) return FILE_TIME_MAX
+  return timeNs < FILE_TIME_MIN ? FILE_TIME_MIN : timeNs
+}
+
 const SIZE_PATTERN = /^(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?$/i
 
 /** Parses "20G", "512M", "4096" (powers of 1024). Returns bytes, or undefined when it is not a size. */

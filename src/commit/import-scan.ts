@@ -6,7 +6,7 @@ import { dataExtents, type Extent } from './import-holes.js'
 import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError, messageOf } from '../base/errors.js'
-import { FILE_BYTES_MAX, LINKS_MAX } from '../base/units.js'
+import { FILE_BYTES_MAX, LINKS_MAX, toFileTime } from '../base/units.js'
 import { whyNameIsRefused } from '../format/manifest.js'
 import { joinPieces } from './import-pieces.js'
 
@@ -241,9 +241,9 @@ function attributesOf(relativePath: string, name: string, stat: fs.BigIntStats):
     mode: Number(stat.mode) & 0o7777,
     uid: Number(stat.uid),
     gid: Number(stat.gid),
-    atimeNs: stat.atimeNs,
-    mtimeNs: stat.mtimeNs,
-    ctimeNs: stat.ctimeNs,
+    atimeNs: toFileTime(stat.atimeNs),
+    mtimeNs: toFileTime(stat.mtimeNs),
+    ctimeNs: toFileTime(stat.ctimeNs),
     otherPaths: []
   }
 }

@@ -13,7 +13,7 @@
  */
 import { constants } from 'node:fs'
 import { errnoOf, PosixError } from '../base/errors.js'
-import { FILE_BYTES_MAX, LINKS_MAX, PAGE_BYTES, type InodeId } from '../base/units.js'
+import { FILE_BYTES_MAX, LINKS_MAX, PAGE_BYTES, toFileTime, type InodeId } from '../base/units.js'
 import type { FileImage, MayGiveUp } from '../image/port.js'
 import type { ChangeRecord, FileType, Inode } from '../session/namespace-types.js'
 import { attributesOf, PERMISSION_BITS, typeOfMode, type Attributes } from './attributes.js'
@@ -379,7 +379,8 @@ export class Tree {
     const inode = this.#inode(id)
     const nowNs = this.#now()
     const written = this.#writtenNs.get(id)
-    const time = (value: bigint | 'now' | undefined, old: bigint) => (value === 'now' ? nowNs : (value ?? old))
+    const time = (value: bigint | 'now' | undefined, old: bigint) =>
+      value === 'now' ? nowNs : value === undefined ? old : toFileTime(value)
     const changes: AttributeChanges = {
       mode: request.mode === undefined ? inode.mode : request.mode & PERMISSION_BITS,
       uid: request.uid ?? inode.uid,

@@ -199,6 +199,16 @@ test('with writeback a write touches no time: the kernel owns it', (t) => {
   t.is(tree.getattr(inode).mtimeNs, mtimeNs)
 })
 
+test('times that 64 bits of nanoseconds do not hold become the nearest that they do, as on other file systems', (t) => {
+  const { tree } = setUp()
+  const { inode } = tree.create(ROOT_INODE, 'f', ME)
+  const year2500 = 16_725_225_600n * 1_000_000_000n
+  const set = tree.setattr(inode, { atimeNs: year2500, mtimeNs: -year2500 })
+  if (set instanceof Promise) throw new Error('a change of times had to wait')
+  t.is(set.atimeNs, 2n ** 63n - 1n)
+  t.is(set.mtimeNs, -(2n ** 63n))
+})
+
 test('O_TRUNC keeps its handle while it waits, and gives it back when it fails', async (t) => {
   const { tree, image } = setUp()
   const { inode } = tree.create(ROOT_INODE, 'a', ME)
