@@ -28,6 +28,17 @@ export const CHUNK_BYTES_MAX = 16 * 1024 * 1024
 export const FILE_BYTES_MAX = 16 * 2 ** 40
 export const NAME_BYTES_MAX = 255
 export const SYMLINK_BYTES_MAX = 4095
+/** names that one file may have, as on ext4 */
+export const LINKS_MAX = 65_000
+
+const FILE_TIME_MAX = 2n ** 63n - 1n
+const FILE_TIME_MIN = -(2n ** 63n)
+
+/** Nanoseconds since 1970 as everything here keeps them, 64 bits: what is before 1677 or after 2262 becomes the nearest time. */
+export function toFileTime(timeNs: bigint): bigint {
+  if (timeNs > FILE_TIME_MAX) return FILE_TIME_MAX
+  return timeNs < FILE_TIME_MIN ? FILE_TIME_MIN : timeNs
+}
 
 const SIZE_PATTERN = /^(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?$/i
 

@@ -7,7 +7,8 @@ import path from 'node:path'
 import { FailedError } from '../base/errors.js'
 import { readNewestGeneration } from '../format/generations.js'
 import { readVmDescriptor } from '../format/vm.js'
-import { pathsOf, readFileHead } from '../history/read-file.js'
+import { manifestPaths } from '../format/manifest.js'
+import { readFileHead } from '../history/read-file.js'
 import { Share } from '../share/share.js'
 import { advise, type Finding, hasErrors } from '../vmm/advice.js'
 import { findDisks } from '../vmm/disks.js'
@@ -95,8 +96,7 @@ function filesOnShare(vmPath: string): VmFiles {
   const share = new Share(vmPath)
   readVmDescriptor(share)
   const { number, manifest } = readNewestGeneration(share)
-  const paths = pathsOf(manifest)
-  const byPath = new Map(manifest.entries.map((entry) => [paths.get(entry.inode) ?? '', entry]))
+  const byPath = new Map(manifestPaths(manifest.entries))
   byPath.delete('')
   return {
     where: `${vmPath} (generation ${String(number)})`,

@@ -27,7 +27,7 @@ import {
   encodeManifest,
   type Manifest,
   MANIFEST_FORMAT,
-  MANIFEST_VERSION,
+  manifestVersion,
   type ManifestEntry
 } from '../format/manifest.js'
 import type { ObjectPlace } from '../format/place.js'
@@ -209,7 +209,7 @@ export class Checkpoint {
     const sequence = Math.max(0, ...session.ownGenerations.map((own) => own.sequence)) + 1
     return {
       format: MANIFEST_FORMAT,
-      version: MANIFEST_VERSION,
+      version: manifestVersion(entries),
       vm: base.manifest.vm,
       generation: toGeneration(head.number + 1),
       parent: { generation: head.number, digest: head.digest },

@@ -21,7 +21,7 @@ import { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
 import type { PublishedBranch, PublishedGeneration } from '../format/generations.js'
 import type { Manifest } from '../format/manifest.js'
-import { MANIFEST_FORMAT, MANIFEST_VERSION } from '../format/manifest.js'
+import { MANIFEST_FORMAT, manifestVersion } from '../format/manifest.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
@@ -301,7 +301,7 @@ class Commit {
     const { session, base, client } = this.#options
     return {
       format: MANIFEST_FORMAT,
-      version: MANIFEST_VERSION,
+      version: manifestVersion(entries),
       vm: base.manifest.vm,
       generation: toGeneration(head.number + 1),
       parent: { generation: head.number, digest: head.digest },

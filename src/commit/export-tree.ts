@@ -20,7 +20,10 @@ export interface ExportedEntry {
   readonly name: string
 }
 
-/** Makes everything, files at their full length without a byte of data. Returns what was made, parents first. */
+/**
+ * Makes everything, files at their full length without a byte of data, hard links last. Returns what was made, each file
+ * once, parents first.
+ */
 export function createTree(
   root: string,
   entries: readonly ManifestEntry[],
@@ -39,7 +42,23 @@ export function createTree(
       throw new FailedError(`cannot create ${target}: ${messageOf(error)}`, { cause: error })
     }
   }
+  for (const { entry, path: existing } of made) {
+    for (const { parent, name } of entry.otherNames ?? [])
+      makeLink(existing, path.join(root, names.get(parent) ?? '', name))
+  }
   return made
+}
+
+/** A copy in its place would be another VM: what is written through one name has to be seen through the other. */
+function makeLink(existing: string, target: string): void {
+  try {
+    fs.linkSync(existing, target)
+  } catch (error) {
+    throw new FailedError(`cannot make ${target} another name of ${existing}: ${messageOf(error)}`, {
+      hint: 'export to a file system that has hard links',
+      cause: error
+    })
+  }
 }
 
 /** Returns false for what cannot be made here, after a warning. */

@@ -1,6 +1,6 @@
 /** The manifest entries of an imported directory. Inode numbers of the previous generation stay with their paths. */
 import { ROOT_INODE } from '../base/units.js'
-import type { Manifest, ManifestEntry } from '../format/manifest.js'
+import { type Manifest, type ManifestEntry, manifestPaths } from '../format/manifest.js'
 import type { SourceEntry, SourceFile } from './import-scan.js'
 import { sameEntries } from './manifest-of.js'
 import type { FileMap } from './map-rewrite.js'
@@ -12,26 +12,24 @@ export interface PreviousEntries {
 
 export const NOTHING_BEFORE: PreviousEntries = { nextInode: ROOT_INODE + 1, byPath: new Map() }
 
-/** Entries of a manifest by their path from the root, which is ''. */
+/** Entries of a manifest by their paths from the root, which is ''. */
 export function previousEntries(manifest: Manifest): PreviousEntries {
-  const paths = new Map<number, string>()
-  const byPath = new Map<string, ManifestEntry>()
-  for (const entry of manifest.entries) {
-    const parent = paths.get(entry.parent) ?? ''
-    const path = parent === '' ? entry.name : `${parent}/${entry.name}`
-    paths.set(entry.inode, path)
-    byPath.set(path, entry)
-  }
-  return { nextInode: manifest.nextInode, byPath }
+  return { nextInode: manifest.nextInode, byPath: new Map(manifestPaths(manifest.entries)) }
 }
 
 /** The map that a file had, when its path was a file before. */
 export function previousMap(previous: PreviousEntries, file: SourceFile): FileMap | undefined {
-  const entry = previous.byPath.get(file.relativePath)
-  return entry?.type === 'file' ? { map: entry.map, dataBlocks: entry.dataBlocks } : undefined
+  for (const path of pathsOf(file)) {
+    const entry = previous.byPath.get(path)
+    if (entry?.type === 'file') return { map: entry.map, dataBlocks: entry.dataBlocks }
+  }
+  return undefined
 }
 
-/** A path that became something else (a file where a directory was) is another inode. */
+/**
+ * A path that became something else (a file where a directory was) is another inode; of paths that were one file and are
+ * several now, the first keeps the inode.
+ */
 export function importedEntries(
   sources: readonly SourceEntry[],
   maps: ReadonlyMap<SourceFile, FileMap>,
@@ -39,13 +37,22 @@ export function importedEntries(
 ): { readonly entries: ManifestEntry[]; readonly nextInode: number } {
   let { nextInode } = previous
   const inodes = new Map<string, number>()
-  const entries = sources.map((source): ManifestEntry => {
-    const before = previous.byPath.get(source.relativePath)
-    const isRoot = source.relativePath === ''
-    const inode = isRoot ? ROOT_INODE : before?.type === source.type ? before.inode : nextInode++
+  const taken = new Set<number>()
+  for (const source of sources) {
+    const before = pathsOf(source)
+      .map((path) => previous.byPath.get(path))
+      .find((entry) => entry?.type === source.type && !taken.has(entry.inode))
+    const inode = source.relativePath === '' ? ROOT_INODE : (before?.inode ?? nextInode++)
     inodes.set(source.relativePath, inode)
-    const parent = isRoot ? 0 : (inodes.get(parentOf(source.relativePath)) ?? ROOT_INODE)
-    return entryOf(source, { inode, parent }, maps)
+    taken.add(inode)
+  }
+  const directoryOf = (path: string): number => inodes.get(parentOf(path)) ?? ROOT_INODE
+  const entries = sources.map((source): ManifestEntry => {
+    const { relativePath, otherPaths } = source
+    const parent = relativePath === '' ? 0 : directoryOf(relativePath)
+    const otherNames = otherPaths.map((path) => ({ parent: directoryOf(path), name: nameOf(path) }))
+    const names = { parent, name: source.name, ...(otherNames.length === 0 ? {} : { otherNames }) }
+    return entryOf(source, { inode: inodes.get(relativePath) ?? ROOT_INODE, ...names }, maps)
   })
   return { entries, nextInode }
 }
@@ -61,12 +68,11 @@ export function sameContent(first: readonly ManifestEntry[], second: readonly Ma
 
 function entryOf(
   source: SourceEntry,
-  place: { readonly inode: number; readonly parent: number },
+  place: Pick<ManifestEntry, 'inode' | 'parent' | 'name' | 'otherNames'>,
   maps: ReadonlyMap<SourceFile, FileMap>
 ): ManifestEntry {
   const attributes = {
     ...place,
-    name: source.name,
     mode: source.mode,
     uid: source.uid,
     gid: source.gid,
@@ -88,6 +94,14 @@ function entryOf(
     case 'fifo':
       return { ...attributes, type: source.type }
   }
+}
+
+function pathsOf({ relativePath, otherPaths }: SourceEntry): readonly string[] {
+  return [relativePath, ...otherPaths]
+}
+
+function nameOf(relativePath: string): string {
+  return relativePath.slice(relativePath.lastIndexOf('/') + 1)
 }
 
 function parentOf(relativePath: string): string {

@@ -83,6 +83,7 @@ function joined(whole: string, pieces: readonly Piece[], directory: string): Sou
     ...first.file,
     relativePath: relativePath.slice(0, relativePath.length - first.file.name.length) + whole,
     name: whole,
+    otherPaths: [],
     sizeBytes,
     parts: files.flatMap((file) => file.parts),
     atimeNs: latest(files.map((file) => file.atimeNs)),

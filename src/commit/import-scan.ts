@@ -6,7 +6,7 @@ import { dataExtents, type Extent } from './import-holes.js'
 import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError, messageOf } from '../base/errors.js'
-import { FILE_BYTES_MAX } from '../base/units.js'
+import { FILE_BYTES_MAX, LINKS_MAX, toFileTime } from '../base/units.js'
 import { whyNameIsRefused } from '../format/manifest.js'
 import { joinPieces } from './import-pieces.js'
 
@@ -37,6 +37,8 @@ interface SourceAttributes {
   readonly atimeNs: bigint
   readonly mtimeNs: bigint
   readonly ctimeNs: bigint
+  /** hard links: further paths of the same file, found after it */
+  readonly otherPaths: string[]
 }
 
 export type SourceFile = SourceAttributes & {
@@ -51,6 +53,13 @@ export type SourceEntry =
   | (SourceAttributes & { readonly type: 'directory' | 'fifo' })
   | (SourceAttributes & { readonly type: 'symlink'; readonly target: string })
   | (SourceAttributes & { readonly type: 'character-device' | 'block-device'; readonly rdev: number })
+
+/** What has several names, as it was when the first of them was found. */
+interface FirstPath {
+  readonly absolute: string
+  readonly stat: fs.BigIntStats
+  readonly otherPaths: string[]
+}
 
 export interface ScanOptions {
   /** absolute path of an existing directory */
@@ -68,8 +77,8 @@ class Scan {
   readonly #options: ScanOptions
   readonly #entries: SourceEntry[] = []
   readonly #refused: string[] = []
-  /** first path of each file with several names, by device and inode */
-  readonly #linked = new Map<string, string>()
+  /** what has several names, by device and inode */
+  readonly #linked = new Map<string, FirstPath>()
   readonly #trusted = new Map<bigint, boolean>()
 
   constructor(options: ScanOptions) {
@@ -95,6 +104,8 @@ class Scan {
     if (stat.isDirectory()) {
       this.#entries.push({ ...attributes, type: 'directory' })
       this.#visitChildren(relativePath, absolute)
+    } else if (stat.nlink > 1n && !stat.isSocket() && this.#isKnown(attributes, absolute, stat)) {
+      return
     } else if (stat.isFile()) {
       this.#entries.push(this.#file(attributes, absolute, stat))
     } else if (stat.isSymbolicLink()) {
@@ -137,7 +148,6 @@ class Scan {
     if (sizeBytes > FILE_BYTES_MAX) {
       throw new FailedError(`${absolute} has ${sizeBytes} bytes, more than the 16 TiB that a file may have`)
     }
-    if (stat.nlink > 1n) this.#warnAboutLink(absolute, stat)
     const part: SourcePart = {
       path: absolute,
       sizeBytes,
@@ -152,11 +162,33 @@ class Scan {
     return { ...attributes, type: 'file', sizeBytes, parts: [part] }
   }
 
-  #warnAboutLink(absolute: string, stat: fs.BigIntStats): void {
+  /**
+   * Whether it is another name of what was found before. Numbers alone do not decide: file systems are known that give one
+   * to two files, and a file that changes meanwhile is not to take another's place.
+   */
+  #isKnown(attributes: SourceAttributes, absolute: string, stat: fs.BigIntStats): boolean {
     const key = `${stat.dev}:${stat.ino}`
     const first = this.#linked.get(key)
-    if (first === undefined) this.#linked.set(key, absolute)
-    else this.#options.onWarning(`${absolute} is another name of ${first}: imported as a file of its own`)
+    if (first === undefined) {
+      this.#linked.set(key, { absolute, stat, otherPaths: attributes.otherPaths })
+      return false
+    }
+    const why = this.#whyApart(first, stat)
+    if (why === undefined) {
+      first.otherPaths.push(attributes.relativePath)
+      return true
+    }
+    this.#options.onWarning(
+      `${absolute} is another name of ${first.absolute}, but ${why}: imported as a file of its own`
+    )
+    return false
+  }
+
+  #whyApart({ stat, otherPaths }: FirstPath, other: fs.BigIntStats): string | undefined {
+    if (!SAME_FILE.every((field) => stat[field] === other[field])) return 'it is not the same file any more'
+    if (otherPaths.length >= LINKS_MAX - 1) return `that one has ${LINKS_MAX} names already`
+    if (stat.isFile() && this.#options.joinPieces) return 'pieces are joined' // one of them may become part of another file
+    return undefined
   }
 
   #symlink(attributes: SourceAttributes, absolute: string): void {
@@ -196,6 +228,9 @@ class Scan {
   }
 }
 
+/** what two names of one file have in common, beside its number */
+const SAME_FILE = ['mode', 'uid', 'gid', 'size', 'nlink', 'rdev', 'mtimeNs', 'ctimeNs'] as const
+
 /** f_type of ext2 to 4, XFS, Btrfs and tmpfs (statfs(2)). */
 const COUNTING_FILE_SYSTEMS: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e, 0x01021994])
 
@@ -206,9 +241,10 @@ function attributesOf(relativePath: string, name: string, stat: fs.BigIntStats):
     mode: Number(stat.mode) & 0o7777,
     uid: Number(stat.uid),
     gid: Number(stat.gid),
-    atimeNs: stat.atimeNs,
-    mtimeNs: stat.mtimeNs,
-    ctimeNs: stat.ctimeNs
+    atimeNs: toFileTime(stat.atimeNs),
+    mtimeNs: toFileTime(stat.mtimeNs),
+    ctimeNs: toFileTime(stat.ctimeNs),
+    otherPaths: []
   }
 }
 

@@ -14,7 +14,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError, LeaseHeldError, UsageError } from '../base/errors.js'
 import { publishGeneration, type PublishedGeneration, readNewestGeneration } from '../format/generations.js'
-import { type Manifest, MANIFEST_FORMAT, MANIFEST_VERSION } from '../format/manifest.js'
+import { type Manifest, MANIFEST_FORMAT, manifestVersion } from '../format/manifest.js'
 import { newVmDescriptor, readVmDescriptor } from '../format/vm.js'
 import { beatLease, type HeldLease, leaseStillHeld, releaseLease } from '../share/lease.js'
 import { Share } from '../share/share.js'
@@ -180,7 +180,7 @@ function manifestOf(
 ): Manifest {
   return {
     format: MANIFEST_FORMAT,
-    version: MANIFEST_VERSION,
+    version: manifestVersion(work.entries),
     vm,
     generation: parent === undefined ? 1 : parent.number + 1,
     parent: parent === undefined ? null : { generation: parent.number, digest: parent.digest },

@@ -93,7 +93,8 @@ async function serve(
   const onError = (error: unknown, operation: string): void =>
     log.error(event('request-failed', { operation, why: messageOf(error) }), 'a request failed in an unforeseen way')
   const times = new OperationTimes()
-  const options = { mountpoint, readOnly, allowOther, writeback, vmName: vmPath, onError, times, shared }
+  const hasHardLinks = (): boolean => vm.session.namespace.hasHardLinks()
+  const options = { mountpoint, readOnly, allowOther, writeback, hasHardLinks, vmName: vmPath, onError, times, shared }
   const transport = createTransport(request.transport, tree, options, (text) => {
     log.warn(event('notice'), text)
     reporter.notice(text)

@@ -4,7 +4,7 @@
  */
 import { z } from 'zod'
 import { IntegrityError } from '../base/errors.js'
-import { BLOCK_BYTES, FILE_BYTES_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../base/units.js'
+import { BLOCK_BYTES, FILE_BYTES_MAX, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../base/units.js'
 import {
   count,
   digestHex,
@@ -18,7 +18,8 @@ import {
 } from './validation.js'
 
 export const MANIFEST_FORMAT = 'isrfs-manifest'
-export const MANIFEST_VERSION = 1
+const VERSION_WITH_OTHER_NAMES = 2
+const VERSION = 1
 /** about 200,000 files: a VM has dozens, and all of a manifest is in memory at once */
 export const MANIFEST_BYTES_MAX = 64 * 1024 * 1024
 /** inode numbers are smaller, so that a region of a file has one safe integer for a name */
@@ -34,6 +35,12 @@ const attributes = {
   /** inode of the directory; 0 for the root directory only */
   parent: count,
   name: z.string(),
+  /** hard links; in no particular order */
+  otherNames: z
+    .array(z.object({ parent: positive, name: z.string() }))
+    .min(1)
+    .max(LINKS_MAX - 1)
+    .optional(),
   mode: count.max(0o7777),
   uid: count.max(OWNER_ID_MAX),
   gid: count.max(OWNER_ID_MAX),
@@ -60,7 +67,7 @@ const entrySchema = z.discriminatedUnion('type', [
 
 const manifestSchema = z.object({
   format: z.literal(MANIFEST_FORMAT),
-  version: z.literal(MANIFEST_VERSION),
+  version: z.union([z.literal(VERSION), z.literal(VERSION_WITH_OTHER_NAMES)]),
   vm: identifier,
   generation: positive,
   /** what this generation was made from; null for an import */
@@ -85,22 +92,50 @@ const manifestSchema = z.object({
 export type Manifest = z.infer<typeof manifestSchema>
 export type ManifestEntry = z.infer<typeof entrySchema>
 
+/** The lowest version that can tell of these entries: an isrfs that knows no hard links reads what has none. */
+export function manifestVersion(entries: readonly ManifestEntry[]): Manifest['version'] {
+  return entries.some(({ otherNames }) => otherNames !== undefined) ? VERSION_WITH_OTHER_NAMES : VERSION
+}
+
 export function encodeManifest(manifest: Manifest): Buffer {
   return toJson(manifest)
 }
 
 /** Parses and validates a manifest; `what` names it in messages. Throws IntegrityError. */
 export function parseManifest(bytes: Buffer, what: string): Manifest {
-  const expected = { format: MANIFEST_FORMAT, version: MANIFEST_VERSION, schema: manifestSchema }
+  const version = [VERSION, VERSION_WITH_OTHER_NAMES]
+  const expected = { format: MANIFEST_FORMAT, version, schema: manifestSchema }
   const manifest = parseVersioned(bytes, expected, what)
   if (manifest.parent !== null && manifest.parent.generation >= manifest.generation) {
     throw new IntegrityError(`${what} is damaged: it names a parent that is not older than itself`)
+  }
+  if (manifest.version < manifestVersion(manifest.entries)) {
+    throw new IntegrityError(`${what} is damaged: it has hard links, which its version does not know`)
   }
   checkTree(manifest, what)
   return manifest
 }
 
-/** Parents come before their children, names are unique and harmless, nothing lies outside of the root. */
+/** Every name of every entry as a path from the root, which is ''; an entry's first name before its others. */
+export function* manifestPaths(
+  entries: readonly ManifestEntry[]
+): Generator<readonly [path: string, entry: ManifestEntry]> {
+  const directories = new Map<number, string>()
+  const pathOf = ({ parent, name }: { readonly parent: number; readonly name: string }): string => {
+    const above = directories.get(parent) ?? ''
+    return above === '' ? name : `${above}/${name}`
+  }
+  for (const entry of entries) if (entry.type === 'directory') directories.set(entry.inode, pathOf(entry))
+  for (const entry of entries) {
+    yield [pathOf(entry), entry]
+    for (const other of entry.otherNames ?? []) yield [pathOf(other), entry]
+  }
+}
+
+/**
+ * Parents come before their children, names are unique and harmless, nothing lies outside of the root. The other names of
+ * a file may be in any directory.
+ */
 function checkTree(manifest: Manifest, what: string): void {
   const [root, ...others] = manifest.entries
   if (root?.type !== 'directory' || root.inode !== 1 || root.parent !== 0 || root.name !== '') {
@@ -115,14 +150,26 @@ function checkTree(manifest: Manifest, what: string): void {
       whyNameIsRefused(entry.name) ??
       whyPlaceIsRefused(entry.name, siblings) ??
       whyContentIsRefused(entry)
-    if (why !== undefined) {
-      const name = JSON.stringify(entry.name.slice(0, 80))
-      throw new IntegrityError(`${what} is damaged or hostile: the entry ${name} (inode ${String(entry.inode)}) ${why}`)
-    }
+    if (why !== undefined) throw refused(what, entry, entry.name, why)
     inodes.add(entry.inode)
     siblings?.add(entry.name)
     if (entry.type === 'directory') directories.set(entry.inode, new Set())
   }
+  for (const entry of manifest.entries) {
+    if (entry.otherNames === undefined) continue
+    if (entry.type === 'directory') throw refused(what, entry, entry.name, 'is a directory with several names')
+    for (const { parent, name } of entry.otherNames) {
+      const siblings = directories.get(parent)
+      const why = whyNameIsRefused(name) ?? whyPlaceIsRefused(name, siblings)
+      if (why !== undefined) throw refused(what, entry, name, why)
+      siblings?.add(name)
+    }
+  }
+}
+
+function refused(what: string, entry: ManifestEntry, name: string, why: string): IntegrityError {
+  const shown = JSON.stringify(name.slice(0, 80))
+  return new IntegrityError(`${what} is damaged or hostile: the entry ${shown} (inode ${String(entry.inode)}) ${why}`)
 }
 
 function whyInodeIsRefused(inode: number, used: ReadonlySet<number>, nextInode: number): string | undefined {

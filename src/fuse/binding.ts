@@ -37,6 +37,7 @@ class BindingTransport implements Transport {
   readonly #fuse: WithExtraOptions
   readonly #running: RunningOperations
   readonly #mountpoint: string
+  readonly #refusesToWrite: () => boolean
   #resolveEnded: () => void = () => undefined
   #keepAlive: NodeJS.Timeout | undefined
 
@@ -44,6 +45,7 @@ class BindingTransport implements Transport {
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve))
     this.#tree = tree
     this.#mountpoint = path.resolve(options.mountpoint)
+    this.#refusesToWrite = () => !options.readOnly && options.hasHardLinks?.() === true
     this.#running = new RunningOperations(options.onError, options.times)
     const operations = createOperations(tree, this.#running, () => this.#fuse.context() ?? { uid: 0, gid: 0 })
     const isRoot = process.getuid?.() === 0
@@ -84,6 +86,12 @@ class BindingTransport implements Transport {
   }
 
   async mount(): Promise<void> {
+    if (this.#refusesToWrite()) {
+      throw new FailedError(
+        'a file of this VM has several names (hard links), and through the binding each of them would be a file of its own to the kernel: what is written to one would be lost to the other',
+        { hint: 'use --transport direct, or --read-only' }
+      )
+    }
     this.#keepAlive = setInterval(() => undefined, TIMER_MS_MAX)
     try {
       await new Promise<void>((resolve, reject) => {

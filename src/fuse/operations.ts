@@ -169,10 +169,10 @@ export function createOperations(tree: FileSystem, running: RunningOperations, c
         const { parent, name } = placeForNew(path)
         tree.symlink(parent, name, { ...creation(0o777), target })
       }),
-    link: (path: string, newPath: string, callback: DoneCallback) =>
+    // To the kernel two paths are two files here, each with pages of its own: what is written to one would not be seen in the other.
+    link: (_path: string, _newPath: string, callback: DoneCallback) =>
       nothing('link', callback, () => {
-        const { parent, name } = placeForNew(newPath)
-        tree.link(paths.inodeAt(path), parent, name)
+        throw new PosixError('EPERM', 'hard links need the direct transport')
       }),
     unlink: (path: string, callback: DoneCallback) => nothing('unlink', callback, () => unlink(path)),
     rmdir: (path: string, callback: DoneCallback) =>

@@ -49,6 +49,8 @@ export interface TransportOptions {
   readonly readOnly: boolean
   readonly allowOther: boolean
   readonly writeback: boolean
+  /** whether a file has several names: the binding cannot serve these for writing */
+  readonly hasHardLinks?: () => boolean
   /** shown as the mount's source */
   readonly vmName: string
   readonly onError: ErrorListener

@@ -1,10 +1,10 @@
 /** `diff`: what differs between two generations, file by file; changed bytes are counted from block maps, not from data. */
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE } from '../base/units.js'
 import type { PublishedGeneration } from '../format/generations.js'
-import type { ManifestEntry } from '../format/manifest.js'
+import { type ManifestEntry, manifestPaths } from '../format/manifest.js'
 import type { ObjectPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
-import { pathsOf, readPage, readRoot } from './references.js'
+import { readPage, readRoot } from './references.js'
 
 export interface Difference {
   readonly path: string
@@ -16,11 +16,14 @@ export interface Difference {
 export function diffGenerations(share: Share, from: PublishedGeneration, to: PublishedGeneration): Difference[] {
   const before = entriesByPath(from)
   const after = entriesByPath(to)
+  const inodesBefore = entriesByInode(from)
+  const inodesAfter = entriesByInode(to)
   const differences: Difference[] = []
   for (const path of [...new Set([...before.keys(), ...after.keys()])].sort()) {
     const old = before.get(path)
     const now = after.get(path)
-    const changedBytes = changedBlocks(share, mapOf(old), mapOf(now)) * BLOCK_BYTES
+    const [oldBytes, nowBytes] = [old ?? sameFile(inodesBefore, now), now ?? sameFile(inodesAfter, old)]
+    const changedBytes = changedBlocks(share, mapOf(oldBytes), mapOf(nowBytes)) * BLOCK_BYTES
     if (old === undefined) differences.push({ path, change: 'added', changedBytes })
     else if (now === undefined) differences.push({ path, change: 'removed', changedBytes })
     else if (
@@ -35,9 +38,18 @@ export function diffGenerations(share: Share, from: PublishedGeneration, to: Pub
   return differences
 }
 
-function entriesByPath(generation: PublishedGeneration): Map<string, ManifestEntry> {
-  const paths = pathsOf(generation)
-  return new Map(generation.manifest.entries.map((entry) => [`/${paths.get(entry.inode) ?? ''}`, entry]))
+function entriesByPath({ manifest }: PublishedGeneration): Map<string, ManifestEntry> {
+  return new Map([...manifestPaths(manifest.entries)].map(([path, entry]) => [`/${path}`, entry]))
+}
+
+function entriesByInode({ manifest }: PublishedGeneration): Map<number, ManifestEntry> {
+  return new Map(manifest.entries.map((entry) => [entry.inode, entry]))
+}
+
+/** A name that a file got beside another one, or lost, changes none of its bytes. */
+function sameFile(entries: Map<number, ManifestEntry>, entry: ManifestEntry | undefined): ManifestEntry | undefined {
+  const same = entry === undefined ? undefined : entries.get(entry.inode)
+  return same?.otherNames === undefined && entry?.otherNames === undefined ? undefined : same
 }
 
 function changedBlocks(share: Share, old: ObjectPlace | null, now: ObjectPlace | null): number {
@@ -72,7 +84,8 @@ function targetOf(entry: ManifestEntry): string {
   return entry.type === 'symlink' ? entry.target : ''
 }
 
-/** Access times do not count: looking is no change. */
+/** Access times do not count: looking is no change. The number of names is one of a file's attributes. */
 function sameAttributes(old: ManifestEntry, now: ManifestEntry): boolean {
+  if (old.otherNames?.length !== now.otherNames?.length) return false
   return old.mode === now.mode && old.uid === now.uid && old.gid === now.gid && old.mtime === now.mtime
 }

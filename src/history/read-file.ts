@@ -20,14 +20,3 @@ export async function readFileHead(share: Share, entry: FileEntry, bytesMax: num
   }
   return head
 }
-
-/** Paths of a generation's entries, relative to the VM's directory, by their inode. */
-export function pathsOf(manifest: Manifest): ReadonlyMap<number, string> {
-  const paths = new Map<number, string>()
-  for (const entry of manifest.entries) {
-    if (entry.parent === 0) continue // the root; parents stand before their children
-    const above = paths.get(entry.parent)
-    paths.set(entry.inode, above === undefined ? entry.name : `${above}/${entry.name}`)
-  }
-  return paths
-}

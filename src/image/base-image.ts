@@ -22,6 +22,7 @@ function baseInodeOf(entry: ManifestEntry): BaseInode {
     target: entry.type === 'symlink' ? entry.target : '',
     parent: toInodeId(entry.parent === 0 ? 1 : entry.parent),
     name: entry.name,
+    otherNames: (entry.otherNames ?? []).map(({ parent, name }) => ({ parent: toInodeId(parent), name })),
     sizeBytes: isFile ? entry.size : 0,
     base: isFile ? { sizeBytes: entry.size, map: entry.map, dataBlocks: entry.dataBlocks } : undefined
   }

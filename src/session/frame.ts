@@ -27,7 +27,7 @@
  * Version 1 had no frames of kind 4. After the last frame there may be zeros: space that is reserved for later ones.
  */
 import { crc32 } from 'node:zlib'
-import { getU64, putU64 } from './bytes.js'
+import { DamageError, getU64, putU64 } from './bytes.js'
 
 export const FRAME_HEADER_BYTES = 36
 export const FRAME_TRAILER_BYTES = 4
@@ -136,13 +136,15 @@ export function encodeJournalHeader(header: Omit<JournalHeader, 'isCurrent'>, sa
   return bytes
 }
 
+/** undefined: it is torn, or of another session. Throws DamageError when it is whole and of an unknown version. */
 export function parseJournalHeader(bytes: Buffer, salt: number): JournalHeader | undefined {
   if (bytes.length < JOURNAL_HEADER_BYTES || !bytes.subarray(0, 8).equals(JOURNAL_MAGIC)) return undefined
   if (bytes.readUInt32LE(JOURNAL_HEADER_BYTES - 4) !== crc32(bytes.subarray(0, JOURNAL_HEADER_BYTES - 4)))
     return undefined
-  const version = bytes.readUInt32LE(8)
-  if (version !== JOURNAL_VERSION && version !== JOURNAL_VERSION_WITHOUT_BYTES) return undefined
   if (bytes.readUInt32LE(12) !== salt) return undefined
+  const version = bytes.readUInt32LE(8)
+  if (version !== JOURNAL_VERSION && version !== JOURNAL_VERSION_WITHOUT_BYTES)
+    throw new DamageError(`it has version ${String(version)}, which this isrfs does not know`)
   return {
     isCurrent: version === JOURNAL_VERSION,
     number: getU64(bytes, 16),

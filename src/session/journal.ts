@@ -20,10 +20,11 @@ import {
   type FrameKind,
   JOURNAL_HEADER_BYTES,
   parseFrame,
+  type JournalHeader,
   parseJournalHeader,
   sealFrame
 } from './frame.js'
-import type { ByteWriter } from './bytes.js'
+import { type ByteWriter, DamageError } from './bytes.js'
 
 /** written as zeros: space that is allocated but unwritten would cost an update of the file's metadata at each sync */
 const RESERVE = Buffer.alloc(1024 * 1024)
@@ -161,7 +162,7 @@ export function readJournal(
 ): JournalContent {
   const file = path.join(directory, journalName(number))
   const bytes = fs.readFileSync(file)
-  const header = parseJournalHeader(bytes, salt)
+  const header = readHeader(file, bytes, salt)
   if (header === undefined) {
     refuseIfDurable(file, bytes, 0, salt, expected?.sequence ?? 0)
     return nothingOf(bytes, expected ?? { sequence: 0, checksum: 0 })
@@ -182,6 +183,15 @@ export function readJournal(
   }
   if (at < bytes.length) refuseIfDurable(file, bytes, at, salt, position.sequence)
   return { bytes, frames, endBytes: at, tornBytes: tornBytes(bytes, at), isCurrent: header.isCurrent, position }
+}
+
+function readHeader(file: string, bytes: Buffer, salt: number): JournalHeader | undefined {
+  try {
+    return parseJournalHeader(bytes, salt)
+  } catch (error) {
+    if (error instanceof DamageError) throw damage(file, error.message)
+    throw error
+  }
 }
 
 function nothingOf(bytes: Buffer, position: JournalPosition): JournalContent {

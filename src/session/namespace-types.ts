@@ -35,6 +35,12 @@ export interface UploadedBlock {
   readonly limitBytes: number
 }
 
+/** A name of an inode in a directory. */
+export interface NamePlace {
+  readonly parent: InodeId
+  readonly name: string
+}
+
 export interface Inode {
   readonly id: InodeId
   readonly type: FileType
@@ -53,6 +59,8 @@ export interface Inode {
   parent: InodeId
   /** its name there; '' for the root and for unlinked inodes */
   name: string
+  /** hard links: its other names, in the order in which they came; none while it has no name, and never of a directory */
+  readonly otherNames: NamePlace[]
   /** of a directory */
   readonly children: Map<string, InodeId> | undefined
   /** number of children that are directories (nlink is this + 2) */
@@ -83,7 +91,15 @@ export type ChangeRecord =
       readonly rdev: number
       readonly target: string
     }
-  | { readonly kind: 'link'; readonly parent: InodeId; readonly name: string; readonly inode: InodeId }
+  /** one more name for an inode; `hardLink`: made by link(2), beside those that it has */
+  | {
+      readonly kind: 'link'
+      readonly parent: InodeId
+      readonly name: string
+      readonly inode: InodeId
+      readonly hardLink?: true
+    }
+  /** one name less; one of the others, when there are any, takes the place of the first */
   | { readonly kind: 'unlink'; readonly parent: InodeId; readonly name: string }
   /** an unlinked inode that nobody has open any more */
   | { readonly kind: 'forget'; readonly inode: InodeId }

@@ -6,6 +6,8 @@
  * 2. A page is valid in the session, or a hole (punched), or of its block's uploaded bytes, or the base's: the first of
  *    these that applies.
  * 3. Inode numbers are never used twice.
+ * 4. A directory has one name at most; everything else may have several, of which `parent` and `name` are the first: an
+ *    inode has no name exactly when its `parent` is 0.
  */
 import assert from 'node:assert/strict'
 import { bitWords, clearBit, clearBits, countBits, getBit, setBit } from '../base/bits.js'
@@ -19,12 +21,13 @@ import {
   ROOT_INODE,
   toInodeId
 } from '../base/units.js'
-import type { ChangeRecord, Inode, RegionPages, UploadedBlock } from './namespace-types.js'
+import type { ChangeRecord, Inode, NamePlace, RegionPages, UploadedBlock } from './namespace-types.js'
 
 /** An inode as a base image describes it. `parent` of the root is the root; 0 is an inode without a name. */
 export interface BaseInode extends Readonly<
-  Omit<Inode, 'children' | 'subdirectories' | 'baseLimitBytes' | 'regions' | 'uploaded'>
+  Omit<Inode, 'otherNames' | 'children' | 'subdirectories' | 'baseLimitBytes' | 'regions' | 'uploaded'>
 > {
+  readonly otherNames?: readonly NamePlace[]
   /** given by a snapshot; a manifest's files start with all of their base and no region */
   readonly baseLimitBytes?: number
   readonly regions?: Map<number, RegionPages>
@@ -47,6 +50,10 @@ export class Namespace {
     for (const inode of base.inodes) {
       this.#inodes.set(inode.id, {
         ...inode,
+        // names come below, when all directories are known
+        parent: inode.id === ROOT_INODE ? inode.parent : toInodeId(0),
+        name: '',
+        otherNames: [],
         children: inode.type === 'directory' ? new Map() : undefined,
         subdirectories: 0,
         baseLimitBytes: inode.baseLimitBytes ?? inode.base?.sizeBytes ?? 0,
@@ -56,7 +63,9 @@ export class Namespace {
       for (const pages of inode.regions?.values() ?? []) this.dirtyPages += countBits(pages.valid)
     }
     for (const inode of base.inodes) {
-      if (inode.id !== ROOT_INODE && inode.parent !== 0) this.#link(inode.parent, inode.name, inode.id)
+      if (inode.id === ROOT_INODE || inode.parent === 0) continue
+      this.#link(inode.parent, inode.name, inode.id)
+      for (const { parent, name } of inode.otherNames ?? []) this.#link(parent, name, inode.id)
     }
   }
 
@@ -75,6 +84,11 @@ export class Namespace {
 
   inodes(): IterableIterator<Inode> {
     return this.#inodes.values()
+  }
+
+  hasHardLinks(): boolean {
+    for (const { otherNames } of this.#inodes.values()) if (otherNames.length > 0) return true
+    return false
   }
 
   allocateInode(): InodeId {
@@ -103,6 +117,7 @@ export class Namespace {
             target: record.target,
             parent: toInodeId(0),
             name: '',
+            otherNames: [],
             children: record.type === 'directory' ? new Map() : undefined,
             subdirectories: 0,
             sizeBytes: 0,
@@ -122,8 +137,7 @@ export class Namespace {
         const inode = this.#must(parent.children?.get(record.name) ?? toInodeId(0))
         parent.children?.delete(record.name)
         if (inode.type === 'directory') parent.subdirectories--
-        inode.parent = toInodeId(0)
-        inode.name = ''
+        takeName(inode, record.parent, record.name)
         return
       }
       case 'forget': {
@@ -217,8 +231,17 @@ export class Namespace {
   #link(parentId: InodeId, name: string, id: InodeId): void {
     const parent = this.#must(parentId)
     const inode = this.#must(id)
-    parent.children?.set(name, id)
+    const present = parent.children?.get(name)
+    if (present === id) return // applied twice
+    assert(parent.children !== undefined, 'a name in something that is no directory')
+    assert(present === undefined, 'a name that is taken')
+    assert(inode.parent === 0 || inode.type !== 'directory', 'a directory with two names')
+    parent.children.set(name, id)
     if (inode.type === 'directory') parent.subdirectories++
+    if (inode.parent !== 0) {
+      inode.otherNames.push({ parent: parentId, name })
+      return
+    }
     inode.parent = parentId
     inode.name = name
   }
@@ -228,6 +251,19 @@ export class Namespace {
     assert(inode !== undefined, 'no such inode')
     return inode
   }
+}
+
+/** Invariant 4. */
+function takeName(inode: Inode, parent: InodeId, name: string): void {
+  if (inode.parent !== parent || inode.name !== name) {
+    const index = inode.otherNames.findIndex((other) => other.parent === parent && other.name === name)
+    assert(index !== -1, 'a name that the inode does not know')
+    inode.otherNames.splice(index, 1)
+    return
+  }
+  const next = inode.otherNames.shift()
+  inode.parent = next?.parent ?? toInodeId(0)
+  inode.name = next?.name ?? ''
 }
 
 /** Bytes of uploaded blocks past the end of their file do not count any more, also when it grows again. */

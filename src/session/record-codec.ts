@@ -9,6 +9,10 @@
  *     punch   6, u64 inode, u64 first page, u64 page count
  *     pages   7, u64 inode, u32 region, u16 first page, u16 page count, u32 crc32 for each page
  *     uploaded 8, u64 inode, u32 region, u8 block count, for each u8 block of the region and uploaded-codec.ts
+ *     link    9, as 2, of an inode that had a name when it was made (link(2))
+ *
+ * Number 9 says no more than 2 would. It keeps an isrfs that knows of one name only from a session with hard links: to that
+ * one the removal of any name would be the removal of the file. It refuses the number.
  *
  * Decoding checks that a field can be what it says; whether the record fits the namespace is asserted when it is applied.
  */
@@ -17,7 +21,7 @@ import { type ByteReader, type ByteWriter, DamageError } from './bytes.js'
 import type { ChangeRecord, FileType, UploadedBlock } from './namespace-types.js'
 import { decodeUploaded, encodeUploaded } from './uploaded-codec.js'
 
-const TAGS = { inode: 1, link: 2, unlink: 3, forget: 4, size: 5, punch: 6, pages: 7, uploaded: 8 } as const
+const TAGS = { inode: 1, link: 2, unlink: 3, forget: 4, size: 5, punch: 6, pages: 7, uploaded: 8, hardLink: 9 } as const
 
 /** The position is the number on disk: append only. */
 const FILE_TYPES: readonly FileType[] = [
@@ -49,7 +53,7 @@ export function encodeRecord(writer: ByteWriter, record: ChangeRecord): void {
       writer.text(record.target)
       return
     case 'link':
-      writer.u8(TAGS.link)
+      writer.u8(record.hardLink === true ? TAGS.hardLink : TAGS.link)
       writer.u64(record.parent)
       writer.u64(record.inode)
       writer.text(record.name)
@@ -131,6 +135,10 @@ export function decodeRecord(reader: ByteReader): ChangeRecord {
       }
     case TAGS.link:
       return { kind: 'link', parent: readInodeId(reader), inode: readInodeId(reader), name: reader.text() }
+    case TAGS.hardLink: {
+      const parent = readInodeId(reader)
+      return { kind: 'link', parent, inode: readInodeId(reader), name: reader.text(), hardLink: true }
+    }
     case TAGS.unlink:
       return { kind: 'unlink', parent: readInodeId(reader), name: reader.text() }
     case TAGS.forget:

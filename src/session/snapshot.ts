@@ -2,23 +2,28 @@
  * Snapshots: the whole state at the start of a journal, so that the journals before it can go. `snapshot-<n>` is
  * what base image and journals below n amount to. Written whole or not at all; its checksum covers everything.
  *
- *     "ISRFSNAP", u32 version 2, u32 salt, u64 next inode, u64 number of inodes, then for each inode:
+ *     "ISRFSNAP", u32 version, u32 salt, u64 next inode, u64 number of inodes, then for each inode:
  *       u64 id, u8 type, u8 has base, u16 mode, u32 uid, u32 gid, i64 atime, i64 mtime, i64 ctime, u64 rdev, u64 parent,
  *       u64 size, u64 base limit, text name, text target, u32 regions, then for each region:
  *         u32 index, u8 has holes, 512 bytes valid bits, 512 bytes hole bits if it has
  *       u32 uploaded blocks (not in version 1), then for each: u64 block, uploaded-codec.ts
+ *       u32 other names (only in version 3), then for each: u64 parent, text name
  *     u32 crc32 of everything before
+ *
+ * Version 3 is written when a file has several names, else version 2: an isrfs that does not know of hard links goes on
+ * with what has none, and refuses what it would take for something else.
  */
 import { crc32 } from 'node:zlib'
 import { bitWords } from '../base/bits.js'
 import { type InodeId, PAGES_PER_REGION, toInodeId } from '../base/units.js'
 import { ByteReader, ByteWriter, DamageError } from './bytes.js'
 import type { BaseImage, BaseInode, Namespace } from './namespace.js'
-import type { BaseFile, RegionPages, UploadedBlock } from './namespace-types.js'
+import type { BaseFile, NamePlace, RegionPages, UploadedBlock } from './namespace-types.js'
 import { fileTypeNumber, fileTypeOf, readInodeId } from './record-codec.js'
 import { decodeUploaded, encodeUploaded } from './uploaded-codec.js'
 
 const MAGIC = 'ISRFSNAP'
+const VERSION_WITH_OTHER_NAMES = 3
 const VERSION = 2
 const VERSION_WITHOUT_UPLOADED = 1
 const WORDS = bitWords(PAGES_PER_REGION)
@@ -27,8 +32,9 @@ const INITIAL_BYTES = 1024 * 1024
 export function encodeSnapshot(namespace: Namespace, salt: number): Buffer {
   const writer = new ByteWriter(INITIAL_BYTES)
   const inodes = [...namespace.inodes()]
+  const hasOtherNames = inodes.some(({ otherNames }) => otherNames.length > 0)
   writer.text(MAGIC)
-  writer.u32(VERSION)
+  writer.u32(hasOtherNames ? VERSION_WITH_OTHER_NAMES : VERSION)
   writer.u32(salt)
   writer.u64(namespace.nextInode)
   writer.u64(inodes.length)
@@ -60,6 +66,12 @@ export function encodeSnapshot(namespace: Namespace, salt: number): Buffer {
       writer.u64(block)
       encodeUploaded(writer, uploaded)
     }
+    if (!hasOtherNames) continue
+    writer.u32(inode.otherNames.length)
+    for (const { parent, name } of inode.otherNames) {
+      writer.u64(parent)
+      writer.text(name)
+    }
   }
   writer.u32(crc32(writer.bytes.subarray(0, writer.length)))
   return Buffer.from(writer.bytes.subarray(0, writer.length))
@@ -71,10 +83,11 @@ export function decodeSnapshot(bytes: Buffer, salt: number, base: BaseImage): Ba
     throw new DamageError('its checksum is wrong')
   }
   const reader = new ByteReader(bytes, 0, bytes.length - 4)
-  const isSnapshot = reader.text() === MAGIC
+  if (reader.text() !== MAGIC) throw new DamageError('it is not a snapshot')
   const version = reader.u32()
-  if (!isSnapshot || version < VERSION_WITHOUT_UPLOADED || version > VERSION || reader.u32() !== salt)
-    throw new DamageError('it is not a snapshot of this session')
+  if (version < VERSION_WITHOUT_UPLOADED || version > VERSION_WITH_OTHER_NAMES)
+    throw new DamageError(`it has version ${String(version)}, which this isrfs does not know`)
+  if (reader.u32() !== salt) throw new DamageError('it is not a snapshot of this session')
   const files = new Map<InodeId, BaseFile | undefined>()
   for (const inode of base.inodes) files.set(inode.id, inode.base)
   const nextInode = reader.u64()
@@ -113,5 +126,8 @@ function readInode(reader: ByteReader, files: ReadonlyMap<InodeId, BaseFile | un
   const uploaded = new Map<number, UploadedBlock>()
   const uploadedCount = version === VERSION_WITHOUT_UPLOADED ? 0 : reader.u32()
   for (let index = 0; index < uploadedCount; index++) uploaded.set(reader.u64(), decodeUploaded(reader))
-  return { id, type, base, regions, uploaded, ...attributes }
+  const otherNames: NamePlace[] = []
+  const namesCount = version < VERSION_WITH_OTHER_NAMES ? 0 : reader.u32()
+  for (let index = 0; index < namesCount; index++) otherNames.push({ parent: readInodeId(reader), name: reader.text() })
+  return { id, type, base, regions, uploaded, otherNames, ...attributes }
 }

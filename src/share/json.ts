@@ -5,7 +5,8 @@ import { IntegrityError } from '../base/errors.js'
 /** What a JSON file says about itself before anything else in it is looked at. */
 export interface JsonFormat<Schema extends z.ZodType> {
   readonly format: string
-  readonly version: number
+  /** what can be read */
+  readonly version: number | readonly number[]
   readonly schema: Schema
 }
 
@@ -21,9 +22,10 @@ export function parseVersioned<Schema extends z.ZodType>(
 ): z.infer<Schema> {
   const value = parse(bytes, what)
   const { version } = check(value, z.object({ format: z.literal(expected.format), version: z.number().int() }), what)
-  if (version !== expected.version) {
+  const readable = [expected.version].flat()
+  if (!readable.includes(version)) {
     throw new IntegrityError(
-      `${what} has format version ${String(version)}; this isrfs reads version ${String(expected.version)}`,
+      `${what} has format version ${String(version)}; this isrfs reads version ${readable.join(' and ')}`,
       { hint: 'use a newer isrfs' }
     )
   }

@@ -68,7 +68,7 @@ export function attributesOf(inode: Inode, allocatedBytes: number, writtenNs: bi
 
 function linkCount(inode: Inode): number {
   if (inode.parent === 0) return 0
-  return inode.type === 'directory' ? 2 + inode.subdirectories : 1
+  return inode.type === 'directory' ? 2 + inode.subdirectories : 1 + inode.otherNames.length
 }
 
 function sizeOf(inode: Inode): number {

@@ -1,6 +1,6 @@
 /** Builds the change records of one operation. Pure: nothing here changes state. */
 import { ROOT_INODE, type InodeId } from '../base/units.js'
-import type { ChangeRecord, FileType, Inode } from '../session/namespace-types.js'
+import type { ChangeRecord, FileType, Inode, NamePlace } from '../session/namespace-types.js'
 import { S_ISGID } from './attributes.js'
 
 export type InodeRecord = Extract<ChangeRecord, { kind: 'inode' }>
@@ -69,10 +69,19 @@ export function created(
   ]
 }
 
-/** Takes a name away. An inode that nobody uses any more goes with it, in the same atomic unit. */
-export function removed(inode: Inode, isUsed: boolean, nowNs: bigint): ChangeRecord[] {
-  const unlink: ChangeRecord = { kind: 'unlink', parent: inode.parent, name: inode.name }
-  if (!isUsed) return [unlink, { kind: 'forget', inode: inode.id }]
+/** One more name for an inode that has one. */
+export function linked(inode: Inode, parent: Inode, name: string, nowNs: bigint): ChangeRecord[] {
+  return [
+    { kind: 'link', parent: parent.id, name, inode: inode.id, hardLink: true },
+    changed(inode, { ctimeNs: nowNs }),
+    touched(parent, nowNs)
+  ]
+}
+
+/** Takes a name away. With its last one an inode that nobody uses any more goes too, in the same atomic unit. */
+export function removed(inode: Inode, from: NamePlace, isUsed: boolean, nowNs: bigint): ChangeRecord[] {
+  const unlink: ChangeRecord = { kind: 'unlink', parent: from.parent, name: from.name }
+  if (!isUsed && inode.otherNames.length === 0) return [unlink, { kind: 'forget', inode: inode.id }]
   return [unlink, changed(inode, { ctimeNs: nowNs })]
 }
 

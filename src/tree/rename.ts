@@ -10,6 +10,7 @@ export const RENAME_EXCHANGE = 2
 export interface Rename {
   readonly source: Inode
   readonly parent: Inode
+  readonly name: string
   readonly newParent: Inode
   readonly newName: string
   readonly target: Inode | undefined
@@ -18,9 +19,9 @@ export interface Rename {
   readonly nowNs: bigint
 }
 
-/** The records; none when source and target are the same name. Throws PosixError when the rename is not allowed. */
+/** The records; none when source and target are the same file, also under two names. Throws PosixError when the rename is not allowed. */
 export function renameRecords(rename: Rename, get: (id: InodeId) => Inode | undefined): ChangeRecord[] {
-  const { source, parent, newParent, newName, target, flags, nowNs } = rename
+  const { source, parent, name, newParent, newName, target, flags, nowNs } = rename
   const exchange = flags === RENAME_EXCHANGE
   if (flags !== 0 && flags !== RENAME_NOREPLACE && !exchange) throw new PosixError('EINVAL')
   if (flags === RENAME_NOREPLACE && target !== undefined) throw new PosixError('EEXIST')
@@ -30,13 +31,13 @@ export function renameRecords(rename: Rename, get: (id: InodeId) => Inode | unde
   if (exchange && target?.type === 'directory' && isWithin(parent, target, get)) throw new PosixError('EINVAL')
   if (!exchange && target !== undefined) checkReplaceable(source, target)
 
-  const records: ChangeRecord[] = [{ kind: 'unlink', parent: parent.id, name: source.name }]
+  const records: ChangeRecord[] = [{ kind: 'unlink', parent: parent.id, name }]
   if (target !== undefined && exchange) {
     records.push({ kind: 'unlink', parent: newParent.id, name: newName })
-    records.push({ kind: 'link', parent: parent.id, name: source.name, inode: target.id })
+    records.push({ kind: 'link', parent: parent.id, name, inode: target.id })
     records.push(changed(target, { ctimeNs: nowNs }))
   } else if (target !== undefined) {
-    records.push(...removed(target, rename.targetIsUsed, nowNs))
+    records.push(...removed(target, { parent: newParent.id, name: newName }, rename.targetIsUsed, nowNs))
   }
   records.push({ kind: 'link', parent: newParent.id, name: newName, inode: source.id })
   records.push(changed(source, { ctimeNs: nowNs }), touched(parent, nowNs))

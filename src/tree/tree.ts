@@ -13,7 +13,7 @@
  */
 import { constants } from 'node:fs'
 import { errnoOf, PosixError } from '../base/errors.js'
-import { FILE_BYTES_MAX, PAGE_BYTES, type InodeId } from '../base/units.js'
+import { FILE_BYTES_MAX, LINKS_MAX, PAGE_BYTES, toFileTime, type InodeId } from '../base/units.js'
 import type { FileImage, MayGiveUp } from '../image/port.js'
 import type { ChangeRecord, FileType, Inode } from '../session/namespace-types.js'
 import { attributesOf, PERMISSION_BITS, typeOfMode, type Attributes } from './attributes.js'
@@ -21,7 +21,7 @@ import { DirectoryListing, type DirectoryEntry } from './directory-listing.js'
 import { Handles } from './handles.js'
 import { checkName, checkNewName, checkTarget } from './names.js'
 import type { TreeSession } from './port.js'
-import { changed, created, removed, touched, type AttributeChanges, type Creation } from './records.js'
+import { changed, created, linked, removed, touched, type AttributeChanges, type Creation } from './records.js'
 import { renameRecords } from './rename.js'
 
 const O_ACCMODE = 3
@@ -34,7 +34,7 @@ export interface TreeOptions {
   readonly writeback: boolean
   /** nanoseconds since the epoch */
   readonly now?: () => bigint
-  /** whether a process has a file of this name mapped; without it every reader waits for the share */
+  /** whether a process has a file of this name mapped, '' for any file; without it every reader waits for the share */
   readonly isMapped?: (name: string) => Promise<boolean>
 }
 
@@ -138,10 +138,19 @@ export class Tree {
     return this.#create('symlink', parent, name, { ...creation, mode: 0o777 }, { target: creation.target })
   }
 
-  /** A generation names every inode once. */
-  link(_inode: InodeId, _newParent: InodeId, _newName: string): never {
+  /** One more name for a file that has one. */
+  link(id: InodeId, newParentId: InodeId, newName: string): Attributes {
     this.#requireWritable()
-    throw new PosixError('EPERM', 'hard links are not supported')
+    const inode = this.#inode(id)
+    const newParent = this.#directory(newParentId)
+    checkNewName(newName)
+    if (inode.type === 'directory') throw new PosixError('EPERM')
+    if (inode.parent === 0) throw new PosixError('ENOENT')
+    if (this.#session.namespace.child(newParent, newName) !== undefined) throw new PosixError('EEXIST')
+    if (inode.otherNames.length >= LINKS_MAX - 1) throw new PosixError('EMLINK')
+    this.#image.requireSpace(PAGE_BYTES)
+    this.#record(...linked(inode, newParent, newName, this.#now()))
+    return this.#attributes(inode)
   }
 
   unlink(parent: InodeId, name: string): void {
@@ -149,7 +158,7 @@ export class Tree {
     const directory = this.#directory(parent)
     const inode = this.#child(directory, name)
     if (inode.type === 'directory') throw new PosixError('EISDIR')
-    this.#remove(directory, inode)
+    this.#remove(directory, inode, name)
   }
 
   rmdir(parent: InodeId, name: string): void {
@@ -160,7 +169,7 @@ export class Tree {
     const inode = this.#child(directory, name)
     if (inode.children === undefined) throw new PosixError('ENOTDIR')
     if (inode.children.size > 0) throw new PosixError('ENOTEMPTY')
-    this.#remove(directory, inode)
+    this.#remove(directory, inode, name)
   }
 
   rename(parentId: InodeId, name: string, newParentId: InodeId, newName: string, flags: number): void {
@@ -171,7 +180,7 @@ export class Tree {
     checkNewName(newName)
     const target = this.#session.namespace.child(newParent, newName)
     const targetIsUsed = target !== undefined && this.#isUsed(target.id)
-    const rename = { source, parent, newParent, newName, target, flags, targetIsUsed, nowNs: this.#now() }
+    const rename = { source, parent, name, newParent, newName, target, flags, targetIsUsed, nowNs: this.#now() }
     const records = renameRecords(rename, (id) => this.#session.namespace.get(id))
     if (records.length > 0) this.#record(...records)
     if (target !== undefined && this.#session.namespace.get(target.id) === undefined) this.#writtenNs.delete(target.id)
@@ -251,7 +260,9 @@ export class Tree {
     const handle = this.#handles.get(number)
     const { isMapped } = this.#options
     if (isMapped === undefined || handle.kind !== 'file' || handle.direct) return undefined
-    return async () => !this.#handles.isOpenForWriting(inode.id) && !(await isMapped(inode.name))
+    // One of several names does not tell: then whatever is mapped of the mount counts.
+    const name = (): string => (inode.otherNames.length === 0 ? inode.name : '')
+    return async () => !this.#handles.isOpenForWriting(inode.id) && !(await isMapped(name()))
   }
 
   write(handle: number, bytes: Buffer, offset: number): number | Promise<number> {
@@ -357,17 +368,19 @@ export class Tree {
     return this.#attributes(this.#inode(id))
   }
 
-  #remove(directory: Inode, inode: Inode): void {
+  #remove(directory: Inode, inode: Inode, name: string): void {
     const nowNs = this.#now()
-    this.#record(...removed(inode, this.#isUsed(inode.id), nowNs), touched(directory, nowNs))
-    if (!this.#isUsed(inode.id)) this.#writtenNs.delete(inode.id)
+    const place = { parent: directory.id, name }
+    this.#record(...removed(inode, place, this.#isUsed(inode.id), nowNs), touched(directory, nowNs))
+    if (this.#session.namespace.get(inode.id) === undefined) this.#writtenNs.delete(inode.id)
   }
 
   #setAttributes(id: InodeId, request: AttributeRequest): Attributes {
     const inode = this.#inode(id)
     const nowNs = this.#now()
     const written = this.#writtenNs.get(id)
-    const time = (value: bigint | 'now' | undefined, old: bigint) => (value === 'now' ? nowNs : (value ?? old))
+    const time = (value: bigint | 'now' | undefined, old: bigint) =>
+      value === 'now' ? nowNs : value === undefined ? old : toFileTime(value)
     const changes: AttributeChanges = {
       mode: request.mode === undefined ? inode.mode : request.mode & PERMISSION_BITS,
       uid: request.uid ?? inode.uid,

@@ -84,6 +84,50 @@ test('removed files and the hidden names of libfuse are in no generation', (t) =
   )
 })
 
+test('a file with several names is one entry, at the first name that is met and not left out', (t) => {
+  const namespace = makeNamespace()
+  const lock = add(namespace, 1, 'a.lck', 'directory')
+  const file = add(namespace, lock, 'first', 'file')
+  const inner = add(namespace, 1, 'inner', 'directory')
+  const link = (parent: number, name: string): void =>
+    namespace.apply({ kind: 'link', parent: toInodeId(parent), name, inode: toInodeId(file), hardLink: true })
+  link(inner, 'b')
+  link(inner, '.fuse_hidden000000a100000001')
+  link(1, 'z')
+  const named = (entries: ReturnType<typeof manifestEntries>): unknown => {
+    const { parent, name, otherNames } = entries.find(({ inode }) => inode === file) ?? {}
+    return { parent, name, otherNames }
+  }
+  const all = manifestEntries(namespace, new Map())
+  t.deepEqual(named(all), {
+    parent: 1,
+    name: 'z',
+    otherNames: [
+      { parent: lock, name: 'first' },
+      { parent: inner, name: 'b' }
+    ]
+  })
+  const withoutLock = manifestEntries(namespace, new Map(), (name) => name === 'a.lck')
+  t.deepEqual(named(withoutLock), { parent: 1, name: 'z', otherNames: [{ parent: inner, name: 'b' }] })
+  t.false(sameEntries(all, withoutLock))
+  const reordered = all.map((entry) =>
+    entry.inode === file
+      ? {
+          ...entry,
+          parent: inner,
+          name: 'b',
+          otherNames: [
+            { parent: lock, name: 'first' },
+            { parent: 1, name: 'z' }
+          ]
+        }
+      : entry
+  )
+  t.true(sameEntries(all, reordered))
+  const onlyOne = manifestEntries(namespace, new Map(), (name) => name === 'a.lck' || name === 'inner')
+  t.deepEqual(named(onlyOne), { parent: 1, name: 'z', otherNames: undefined })
+})
+
 test('entries are the same in any order of entries and keys, and differ in any value', (t) => {
   const namespace = makeNamespace()
   const file = add(namespace, 1, 'file', 'file')

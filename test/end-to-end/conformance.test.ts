@@ -31,5 +31,10 @@ test.after(async () => {
 test.after.always(() => bed.destroy())
 
 for (const client of ['writeback', 'write-through', 'direct', 'direct write-through']) {
-  defineConformance(test, { title: `daemon, ${client}`, directory: () => bed.path(`mnt-${client}`), others: true })
+  defineConformance(test, {
+    title: `daemon, ${client}`,
+    directory: () => bed.path(`mnt-${client}`),
+    others: true,
+    hardLinks: client.startsWith('direct')
+  })
 }

@@ -10,7 +10,7 @@ import { decodeBlock, decodeObject } from '../../src/format/block-codec.js'
 import { decodeMapRoot, MapPage } from '../../src/format/block-map.js'
 import { chunkName } from '../../src/format/chunk.js'
 import { listGenerations, readGeneration, readNewestGeneration } from '../../src/format/generations.js'
-import type { ManifestEntry } from '../../src/format/manifest.js'
+import { type ManifestEntry, manifestPaths, parseManifest } from '../../src/format/manifest.js'
 import type { BlockPlace, ObjectPlace } from '../../src/format/place.js'
 import { readVmDescriptor } from '../../src/format/vm.js'
 import { readLease } from '../../src/share/lease.js'
@@ -98,4 +98,13 @@ test('an export of the fixture is what it was made from', async (t) => {
   t.notThrows(() => execFileSync('sha256sum', ['--check', '--quiet', list], { cwd: destination }))
   t.is(fs.readlinkSync(path.join(destination, 'current.vmx')), '../elsewhere/testvm.vmx')
   t.is(fs.statSync(path.join(destination, 'testvm.vmx'), { bigint: true }).mtimeNs, 1767323046000000001n)
+})
+
+test('a manifest of version 2, with hard links, is read as it was written when the version was made', (t) => {
+  const { version, entries } = parseManifest(fs.readFileSync('test/fixtures/manifest-v2.json'), 'it')
+  t.is(version, 2)
+  t.deepEqual(
+    [...manifestPaths(entries)].filter(([, { inode }]) => inode === 3 || inode === 14).map(([name]) => name),
+    ['current.vmx', 'logs/current.vmx', 'testvm.vmem', 'before.vmem', 'logs/testvm.vmem']
+  )
 })

@@ -13,7 +13,14 @@ import {
   readGeneration,
   readNewestGeneration
 } from '../../src/format/generations.js'
-import { encodeManifest, type Manifest, parseManifest, whyNameIsRefused } from '../../src/format/manifest.js'
+import {
+  encodeManifest,
+  type Manifest,
+  manifestPaths,
+  manifestVersion,
+  parseManifest,
+  whyNameIsRefused
+} from '../../src/format/manifest.js'
 import { newVmDescriptor, readVmDescriptor, writeVmDescriptor } from '../../src/format/vm.js'
 import { Share } from '../../src/share/share.js'
 import { makeVm, temporaryDirectory } from '../support/make-vm.js'
@@ -36,6 +43,34 @@ test('a manifest comes back as it was written', (t) => {
   t.deepEqual(parseManifest(encodeManifest(manifest), 'it'), manifest)
 })
 
+test('hard links come back as they were written, also in directories that come later; the version says that there are some', (t) => {
+  const linked = {
+    ...file,
+    otherNames: [
+      { parent: 1, name: 'b' },
+      { parent: 3, name: 'disk' }
+    ]
+  }
+  const entries = [manifest.entries[0], linked, directory] as Manifest['entries']
+  t.is(manifestVersion(manifest.entries), 1)
+  t.is(manifestVersion(entries), 2)
+  const written = { ...manifest, version: 2 as const, nextInode: 4, entries }
+  const parsed = parseManifest(encodeManifest(written), 'it')
+  t.deepEqual(parsed, written)
+  t.deepEqual(
+    [...manifestPaths(parsed.entries)].map(([name, { inode }]) => [name, inode]),
+    [
+      ['', 1],
+      ['disk', 2],
+      ['b', 2],
+      ['late/disk', 2],
+      ['late', 3]
+    ]
+  )
+  const names = manyNames(64_999)
+  t.is(parseManifest(withNames(names), 'it').entries[1]?.otherNames?.length, 64_999)
+})
+
 /** The whole manifest changed. */
 function changed(changes: object): Buffer {
   return Buffer.from(JSON.stringify({ ...manifest, ...changes }))
@@ -46,6 +81,16 @@ function withEntry(entry: object): Buffer {
   const { size: _size, dataBlocks: _dataBlocks, map: _map, ...attributes } = manifest.entries[1] as FileEntry
   const added = { ...attributes, inode: 3, name: 'third', ...entry }
   return changed({ nextInode: 4, entries: [...manifest.entries, added] })
+}
+
+/** The manifest with other names for an entry. */
+function withNames(otherNames: object[], version = 2, index = 1): Buffer {
+  const entries = manifest.entries.map((entry, at) => (at === index ? { ...entry, otherNames } : entry))
+  return changed({ version, entries })
+}
+
+function manyNames(count: number): object[] {
+  return Array.from({ length: count }, (_, index) => ({ parent: 1, name: `name ${String(index)}` }))
 }
 
 type FileEntry = Extract<Manifest['entries'][number], { type: 'file' }>
@@ -100,7 +145,35 @@ const refused: [string, Buffer, RegExp][] = [
   ['a parent that is not older', changed({ parent }), /parent that is not older/],
   ['generation 0', changed({ generation: 0 }), /at generation/],
   ['a digest that is none', changed({ generation: 2, parent: { ...parent, digest: 'AB' } }), /at parent\.digest/],
-  ['another version', changed({ version: 2 }), /^generation 1 has format version 2; this isrfs reads version 1$/],
+  ['another version', changed({ version: 3 }), /^generation 1 has format version 3; this isrfs reads version 1 and 2$/],
+  ['hard links in a version that knows none', withNames([{ parent: 1, name: 'b' }], 1), /its version does not know/],
+  ['other names that are none', withNames([]), /at entries\.1\.otherNames/],
+  ['another name in a directory that does not exist', withNames([{ parent: 77, name: 'b' }]), /is in no directory/],
+  ['another name in a file', withNames([{ parent: 2, name: 'b' }]), /is in no directory/],
+  ['another name above the root', withNames([{ parent: 0, name: 'b' }]), /at entries\.1\.otherNames\.0\.parent/],
+  ['another name that is taken', withNames([{ parent: 1, name: 'disk' }]), /name of another one in its directory/],
+  [
+    'another name twice',
+    withNames([
+      { parent: 1, name: 'b' },
+      { parent: 1, name: 'b' }
+    ]),
+    /name of another one in its directory/
+  ],
+  ['another name with "/"', withNames([{ parent: 1, name: 'a/b' }]), /name with "\/"/],
+  ['another name ".."', withNames([{ parent: 1, name: '..' }]), /means a directory/],
+  ['another name that is too long', withNames([{ parent: 1, name: 'ä'.repeat(128) }]), /name of more than 255 bytes/],
+  ['more names than a file may have', withNames(manyNames(65_000)), /at entries\.1\.otherNames/],
+  ['a root with two names', withNames([{ parent: 1, name: 'b' }], 2, 0), /is a directory with several names/],
+  [
+    'a directory with two names, one of them in itself',
+    changed({
+      version: 2,
+      nextInode: 4,
+      entries: [...manifest.entries, { ...directory, otherNames: [{ parent: 3, name: 'b' }] }]
+    }),
+    /is a directory with several names/
+  ],
   ['another format', changed({ format: 'tar' }), /at format/],
   ['no JSON', Buffer.from('{'), /it is not JSON/],
   ['nothing', Buffer.alloc(0), /it is not JSON/],

@@ -15,6 +15,8 @@ export interface ConformanceCase {
   readonly title: string
   /** acts as another user */
   readonly asOthers?: boolean
+  /** only where hard links are kept, or only where they are refused */
+  readonly hardLinks?: boolean
   readonly run: (t: ExecutionContext, directory: string) => void
 }
 
@@ -24,12 +26,15 @@ export interface ConformanceTarget {
   readonly directory: () => string
   /** whether the mount lets other users in */
   readonly others: boolean
+  /** whether the transport keeps hard links */
+  readonly hardLinks: boolean
 }
 
 /** Defines one serial ava test per case: they share a mount, and some fill its caches. */
 export function defineConformance(test: TestFn, target: ConformanceTarget): void {
   const others = target.others && process.getuid?.() === 0
-  for (const [index, { title, asOthers, run }] of conformanceCases.entries()) {
+  for (const [index, { title, asOthers, hardLinks, run }] of conformanceCases.entries()) {
+    if (hardLinks !== undefined && hardLinks !== target.hardLinks) continue
     const define = asOthers === true && !others ? test.serial.skip : test.serial
     define(`${target.title}: ${title}`, (t) => {
       const directory = path.join(target.directory(), `case ${index}`)
@@ -414,10 +419,98 @@ export const conformanceCases: readonly ConformanceCase[] = [
   },
   {
     title: 'hard links are refused with EPERM',
+    hardLinks: false,
     run: (t, directory) => {
       fs.writeFileSync(path.join(directory, 'f'), '')
       throwsErrno(t, 'EPERM', () => fs.linkSync(path.join(directory, 'f'), path.join(directory, 'g')))
       t.is(fs.statSync(path.join(directory, 'f')).nlink, 1)
+    }
+  },
+  {
+    title: 'names of one file are one file: content, attributes, links counted, and it lives as long as any of them',
+    hardLinks: true,
+    run: (t, directory) => {
+      const at = (name: string) => path.join(directory, name)
+      const links = (name: string) => fs.statSync(at(name)).nlink
+      fs.mkdirSync(at('d'))
+      fs.writeFileSync(at('a'), 'first')
+      fs.linkSync(at('a'), at('d/b'))
+      fs.linkSync(at('d/b'), at('c'))
+      t.deepEqual([links('a'), links('d/b'), links('c')], [3, 3, 3])
+      t.is(fs.statSync(at('a')).ino, fs.statSync(at('d/b')).ino)
+      const descriptor = fs.openSync(at('d/b'), 'r+')
+      fs.writeSync(descriptor, ' and more, unflushed', 5)
+      t.is(fs.readFileSync(at('c'), 'utf8'), 'first and more, unflushed')
+      fs.truncateSync(at('a'), 5)
+      t.is(fs.fstatSync(descriptor).size, 5)
+      fs.chmodSync(at('c'), 0o604)
+      t.is(fs.statSync(at('a')).mode & 0o777, 0o604)
+      throwsErrno(t, 'EEXIST', () => fs.linkSync(at('a'), at('c')))
+      throwsErrno(t, 'EPERM', () => fs.linkSync(at('d'), at('e')))
+      throwsErrno(t, 'ENOENT', () => fs.linkSync(at('none'), at('e')))
+      throwsErrno(t, 'ENAMETOOLONG', () => fs.linkSync(at('a'), at('x'.repeat(256))))
+      fs.unlinkSync(at('a'))
+      t.is(links('c'), 2)
+      t.is(fs.readFileSync(at('d/b'), 'utf8'), 'first')
+      fs.unlinkSync(at('c'))
+      fs.unlinkSync(at('d/b'))
+      t.is(fs.fstatSync(descriptor).nlink, 0)
+      fs.writeSync(descriptor, 'F', 0)
+      const bytes = Buffer.alloc(5)
+      fs.readSync(descriptor, bytes, 0, 5, 0)
+      t.is(bytes.toString(), 'First')
+      fs.closeSync(descriptor)
+      fs.rmdirSync(at('d'))
+      t.deepEqual(fs.readdirSync(directory), [])
+    }
+  },
+  {
+    title: 'rename of hard links: onto itself nothing happens, over another file one name goes, exchanged they stay',
+    hardLinks: true,
+    run: (t, directory) => {
+      const at = (name: string) => path.join(directory, name)
+      fs.writeFileSync(at('a'), 'a')
+      fs.linkSync(at('a'), at('b'))
+      fs.renameSync(at('a'), at('b'))
+      t.deepEqual(fs.readdirSync(directory).sort(), ['a', 'b'])
+      t.is(renameWithFlags(at('a'), at('b'), EXCHANGE), 'ok')
+      t.is(renameWithFlags(at('a'), at('b'), NOREPLACE), 'EEXIST')
+      fs.writeFileSync(at('c'), 'c')
+      fs.linkSync(at('c'), at('d'))
+      fs.renameSync(at('a'), at('c'))
+      t.is(fs.readFileSync(at('d'), 'utf8'), 'c')
+      t.is(fs.statSync(at('d')).nlink, 1)
+      t.is(fs.statSync(at('c')).ino, fs.statSync(at('b')).ino)
+      t.is(fs.statSync(at('c')).nlink, 2)
+      t.is(renameWithFlags(at('b'), at('d'), EXCHANGE), 'ok')
+      t.is(fs.readFileSync(at('b'), 'utf8'), 'c')
+      t.is(fs.readFileSync(at('d'), 'utf8'), 'a')
+      fs.symlinkSync('x', at('l'))
+      fs.linkSync(at('l'), at('m'))
+      fs.unlinkSync(at('l'))
+      t.is(fs.readlinkSync(at('m')), 'x')
+      python(`os.mkfifo(a[0])\nos.link(a[0],a[1])`, at('p'), at('q'))
+      t.is(fs.statSync(at('q')).nlink, 2)
+      t.deepEqual(fs.readdirSync(directory).sort(), ['b', 'c', 'd', 'm', 'p', 'q'])
+    }
+  },
+  {
+    title: 'hard links and their removal mark the times of the file and of the directory',
+    hardLinks: true,
+    run: (t, directory) => {
+      const at = (name: string) => path.join(directory, name)
+      fs.mkdirSync(at('d'))
+      fs.writeFileSync(at('f'), 'x')
+      for (const step of [() => fs.linkSync(at('f'), at('d/g')), () => fs.unlinkSync(at('d/g'))]) {
+        fs.utimesSync(at('d'), 1, 1)
+        fs.utimesSync(at('f'), 1, 1)
+        const before = fs.statSync(at('f'), { bigint: true }).ctimeNs
+        while (BigInt(Date.now()) * 1_000_000n <= before + 10_000_000n) continue // file times are no finer than the kernel's tick
+        step()
+        t.true(fs.statSync(at('d')).mtimeMs > 1000)
+        t.is(fs.statSync(at('f')).mtimeMs, 1000)
+        t.true(fs.statSync(at('f'), { bigint: true }).ctimeNs > before)
+      }
     }
   },
   {

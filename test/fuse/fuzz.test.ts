@@ -1,28 +1,23 @@
 /**
  * Requests that the kernel never sends: random headers, bodies, names, handles and lengths against the whole tree in memory.
  * Each is answered exactly once (those that have no answer never), with a known errno or a body that fits.
- * ISRFS_FUZZ_RUNS sets how many.
+ * ISRFS_REQUEST_RUNS sets how many; npm run test:long takes a million.
  */
 import test from 'ava'
 import { FailedError } from '../../src/base/errors.js'
 import { ROOT_INODE } from '../../src/base/units.js'
 import { createMessage, HEADER_BYTES, type Message } from '../../src/fuse/direct/answers.js'
 import { negotiate } from '../../src/fuse/direct/negotiation.js'
-import { IN_HEADER, OPCODES } from '../../src/fuse/direct/protocol.js'
+import { IN_HEADER, INIT_IN, OPCODES } from '../../src/fuse/direct/protocol.js'
+import type { Request } from '../../src/fuse/direct/request.js'
 import { Requests } from '../../src/fuse/direct/requests.js'
 import { RunningOperations } from '../../src/fuse/running-operations.js'
 import { Tree } from '../../src/tree/tree.js'
 import { Random } from '../support/random.js'
 import { MemoryImage, MemorySession } from '../tree/stand-in.js'
 
-const RUNS = Number(process.env['ISRFS_FUZZ_RUNS'] ?? 20_000)
-const UNANSWERED: readonly number[] = [
-  OPCODES.FORGET,
-  OPCODES.BATCH_FORGET,
-  OPCODES.INTERRUPT,
-  OPCODES.NOTIFY_REPLY,
-  OPCODES.INIT // by whoever mounts
-]
+const RUNS = Number(process.env['ISRFS_REQUEST_RUNS'] ?? 20_000)
+const UNANSWERED: readonly number[] = [OPCODES.FORGET, OPCODES.BATCH_FORGET, OPCODES.INTERRUPT, OPCODES.NOTIFY_REPLY]
 
 class Counted {
   readonly answers = new Map<bigint, number>()
@@ -56,7 +51,11 @@ for (const asynchronous of [false, true]) {
     const errors: string[] = []
     const running = new RunningOperations((error, operation) => errors.push(`${operation}: ${String(error)}`))
     const onError = (error: unknown, operation: string) => errors.push(`${operation}: ${String(error)}`)
-    const requests = new Requests({ tree, running, answers, onError, onInit: () => undefined })
+    const onInit = (request: Request): void => {
+      request.take(INIT_IN)
+      answers.answerErrno(request.unique, 0)
+    }
+    const requests = new Requests({ tree, running, answers, onError, onInit })
     const message = createMessage(70_000)
     for (let run = 1; run <= RUNS; run++) {
       const unique = BigInt(run)
@@ -111,6 +110,31 @@ function name(random: Random): string {
   const names = ['a', 'b', 'c', 'd', '.', '..', '', 'x/y', '\u{1f600}', '\ufffd', 'n'.repeat(300), 'n'.repeat(255)]
   return names[random.below(names.length)]!
 }
+
+test('an unknown operation is answered ENOSYS each time and told of once; one that is not wanted is never told of', (t) => {
+  const session = new MemorySession()
+  const tree = new Tree(session, new MemoryImage(session), { readOnly: false, writeback: true })
+  const told: string[] = []
+  const errnos: number[] = []
+  const answers = {
+    answer: () => {
+      t.fail('an answer with a body')
+      return true
+    },
+    answerErrno: (_unique: bigint, errno: number) => errnos.push(errno) > 0
+  }
+  const onError = (error: unknown) => told.push(String(error))
+  const running = new RunningOperations(onError)
+  const requests = new Requests({ tree, running, answers, onError, onInit: () => undefined })
+  const message = createMessage(100)
+  for (const opcode of [4096, 4096, OPCODES.GETXATTR, 77, 4096, OPCODES.COPY_FILE_RANGE, OPCODES.POLL]) {
+    IN_HEADER.write(message.view, 0, { len: IN_HEADER.bytes, opcode, unique: 1n, nodeid: 1 })
+    void requests.serve(message, IN_HEADER.bytes, true)
+  }
+  t.deepEqual(errnos, Array<number>(7).fill(38))
+  t.is(told.length, 2)
+  t.regex(told.join(), /number 4096.*number 77/)
+})
 
 test('what is agreed with a kernel: its flags at most, our version at most, nothing with one that is too old', (t) => {
   const offer = { major: 7, minor: 45, maxReadahead: 131_072, flags: 0xffffffff }

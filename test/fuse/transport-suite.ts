@@ -27,7 +27,12 @@ export function defineTransportSuite(test: TestFn, transport: 'binding' | 'direc
   }
   const define = canMount ? test : skipping(test)
   for (const title of Object.keys(served)) {
-    defineConformance(define, { title, directory: () => mounts[title]!.directory, others: true })
+    defineConformance(define, {
+      title,
+      directory: () => mounts[title]!.directory,
+      others: true,
+      hardLinks: transport === 'direct'
+    })
   }
 
   define.serial(

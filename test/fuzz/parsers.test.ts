@@ -117,6 +117,10 @@ const object = encodeObject(page)
 
 const cases: Readonly<Record<string, () => { good: Buffer; parse: (bytes: Buffer) => unknown }>> = {
   'a manifest': () => ({ good: manifest, parse: (bytes) => parseManifest(bytes, 'it') }),
+  'a manifest with hard links': () => ({
+    good: fs.readFileSync('test/fixtures/manifest-v2.json'),
+    parse: (bytes) => parseManifest(bytes, 'it')
+  }),
   'a map page': () => ({
     good: page,
     parse: (bytes) => {
@@ -156,7 +160,7 @@ const cases: Readonly<Record<string, () => { good: Buffer; parse: (bytes: Buffer
   'a journal': () => {
     const { directory, session, file } = create()
     for (let index = 0; index < 5; index++) session.write(file, random.bytes(4096), index * 4096)
-    session.record({ kind: 'link', parent: file.parent, name: 'other', inode: file.id })
+    session.record({ kind: 'link', parent: file.parent, name: 'other', inode: file.id, hardLink: true })
     const { salt } = JSON.parse(fs.readFileSync(path.join(directory, 'session.json'), 'utf8')) as { salt: number }
     const target = temporaryDirectory('journal')
     const parse = (bytes: Buffer): unknown => {
@@ -168,7 +172,12 @@ const cases: Readonly<Record<string, () => { good: Buffer; parse: (bytes: Buffer
   'a snapshot': () => ({
     good: encodeSnapshot(create().session.namespace, SALT),
     parse: (bytes) => decodeSnapshot(bytes, SALT, base)
-  })
+  }),
+  'a snapshot with hard links': () => {
+    const { session, file } = create()
+    session.record({ kind: 'link', parent: file.parent, name: 'other', inode: file.id, hardLink: true })
+    return { good: encodeSnapshot(session.namespace, SALT), parse: (bytes) => decodeSnapshot(bytes, SALT, base) }
+  }
 }
 
 for (const [name, make] of Object.entries(cases)) {

@@ -1,6 +1,7 @@
 /** What a session is after a crash at any byte, after a power cut, and on a disk that fails. */
 import fs from 'node:fs'
 import path from 'node:path'
+import { crc32 } from 'node:zlib'
 import test from 'ava'
 import { IntegrityError, PosixError } from '../../src/base/errors.js'
 import { PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
@@ -59,6 +60,34 @@ test('a journal that is cut at any byte shows a state that was, and goes on', (t
     for (let page = 0; page * PAGE_BYTES < size; page++) t.is(content[page * PAGE_BYTES], page + 1)
     again.write(fileOf(again), Buffer.alloc(PAGE_BYTES, 99), 0)
     t.is(readAll(Session.open(copy, base))[0], 99)
+  }
+})
+
+test('a journal or snapshot of a version that comes later is refused by its number, not taken for a torn one', async (t) => {
+  const { directory, session, file } = create({ journalBytesMax: 300 })
+  const isThere = (name: string): boolean => fs.readdirSync(directory).some((each) => each.startsWith(name))
+  for (let page = 0; !isThere('snapshot-'); page++) {
+    session.write(file, Buffer.alloc(PAGE_BYTES, 7), page * PAGE_BYTES)
+    await session.sync()
+  }
+  await session.close()
+  for (const name of ['snapshot-', 'journal-']) {
+    const copy = crash(directory)
+    const newest = path.join(
+      copy,
+      fs
+        .readdirSync(copy)
+        .filter((each) => each.startsWith(name))
+        .sort()
+        .at(-1) ?? ''
+    )
+    const bytes = fs.readFileSync(newest)
+    const end = name === 'journal-' ? JOURNAL_HEADER_BYTES : bytes.length
+    bytes.writeUInt32LE(9, bytes.indexOf(name === 'journal-' ? 'ISRFSJNL' : 'ISRFSNAP') + 8)
+    bytes.writeUInt32LE(crc32(bytes.subarray(0, end - 4)), end - 4)
+    fs.writeFileSync(newest, bytes)
+    const error = t.throws(() => Session.open(copy, base), { instanceOf: IntegrityError })
+    t.regex(error.message, /has version 9, which this isrfs does not know/)
   }
 })
 

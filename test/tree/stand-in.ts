@@ -5,6 +5,8 @@
 import { PosixError } from '../../src/base/errors.js'
 import { FILE_BYTES_MAX, PAGE_BYTES, ROOT_INODE, type InodeId } from '../../src/base/units.js'
 import type { FileImage } from '../../src/image/port.js'
+import { ByteWriter } from '../../src/session/bytes.js'
+import { encodeRecord } from '../../src/session/record-codec.js'
 import { Namespace, type BaseInode } from '../../src/session/namespace.js'
 import type { ChangeRecord, Inode } from '../../src/session/namespace-types.js'
 import type { TreeSession } from '../../src/tree/port.js'
@@ -31,11 +33,14 @@ export class MemorySession implements TreeSession {
   readonly namespace = new Namespace({ nextInode: 2, inodes: [ROOT] })
   /** every unit that was recorded */
   readonly units: ChangeRecord[][] = []
+  readonly #writer = new ByteWriter(4096)
   /** when set, the next units fail with it */
   failure: PosixError | undefined
 
   record(...records: ChangeRecord[]): void {
     if (this.failure !== undefined) throw this.failure
+    this.#writer.length = 0
+    for (const record of records) encodeRecord(this.#writer, record) // nothing that a journal could not take
     this.units.push(records)
     for (const record of records) this.namespace.apply(record)
   }

@@ -1,7 +1,7 @@
 /** The tree's rules that a kernel hides from programs: atomic units, orphans, unrecorded times, answers without waiting. */
 import test from 'ava'
 import { PosixError } from '../../src/base/errors.js'
-import { ROOT_INODE, toInodeId } from '../../src/base/units.js'
+import { LINKS_MAX, ROOT_INODE, toInodeId } from '../../src/base/units.js'
 import { Tree } from '../../src/tree/tree.js'
 import { MemoryImage, MemorySession } from './stand-in.js'
 
@@ -37,7 +37,9 @@ test('every operation on names is one unit of the journal', (t) => {
     () => tree.rename(ROOT_INODE, 'b', ROOT_INODE, 'l', 0),
     () => tree.rename(ROOT_INODE, 'l', ROOT_INODE, 'd', 2),
     () => tree.rmdir(ROOT_INODE, 'l'),
-    () => tree.unlink(ROOT_INODE, 'd')
+    () => tree.link(tree.lookup(ROOT_INODE, 'd').inode, ROOT_INODE, 'h'),
+    () => tree.unlink(ROOT_INODE, 'd'),
+    () => tree.unlink(ROOT_INODE, 'h')
   ]
   for (const [index, step] of steps.entries()) {
     step()
@@ -53,6 +55,7 @@ test('a journal that takes nothing leaves names, sizes and handles as they were'
   for (const action of [
     () => tree.create(ROOT_INODE, 'b', ME),
     () => tree.rename(ROOT_INODE, 'a', ROOT_INODE, 'b', 0),
+    () => tree.link(inode, ROOT_INODE, 'b'),
     () => tree.unlink(ROOT_INODE, 'a'),
     () => tree.setattr(inode, { mode: 0o600 }),
     () => tree.setattr(inode, { sizeBytes: 1 }),
@@ -120,6 +123,36 @@ test('nothing is made or found in a removed directory that is still open', (t) =
   t.is(t.throws(() => tree.getattr(inode), failure).errno, 'ESTALE')
 })
 
+test('a file with several names goes with its last one, and only then is forgotten', (t) => {
+  const { session, tree } = setUp()
+  const { inode } = tree.create(ROOT_INODE, 'a', ME)
+  const { inode: other } = tree.create(ROOT_INODE, 'other', ME)
+  t.is(tree.link(inode, ROOT_INODE, 'b').nlink, 2)
+  tree.link(inode, ROOT_INODE, 'c')
+  const handle = open(tree, inode, O_RDWR)
+  tree.rename(ROOT_INODE, 'other', ROOT_INODE, 'b', 0)
+  t.is(tree.getattr(inode).nlink, 2)
+  t.is(tree.lookup(ROOT_INODE, 'b').inode, other)
+  tree.unlink(ROOT_INODE, 'a')
+  tree.release(handle)
+  t.is(tree.getattr(inode).nlink, 1, 'nobody has it open, but it has a name')
+  tree.rename(ROOT_INODE, 'c', ROOT_INODE, 'a', 0)
+  tree.unlink(ROOT_INODE, 'a')
+  t.is(session.namespace.get(inode), undefined)
+})
+
+test('links to what is gone are refused, and names are not without end', (t) => {
+  const { tree } = setUp()
+  const { inode: gone } = tree.create(ROOT_INODE, 'gone', ME)
+  open(tree, gone, O_RDWR)
+  tree.unlink(ROOT_INODE, 'gone')
+  t.is(t.throws(() => tree.link(gone, ROOT_INODE, 'back'), failure).errno, 'ENOENT')
+  const { inode } = tree.create(ROOT_INODE, 'f', ME)
+  for (let count = 1; count < LINKS_MAX; count++) tree.link(inode, ROOT_INODE, `f${count}`)
+  t.is(tree.getattr(inode).nlink, LINKS_MAX)
+  t.is(t.throws(() => tree.link(inode, ROOT_INODE, 'more'), failure).errno, 'EMLINK')
+})
+
 test('loops of directories are refused, also by an exchange', (t) => {
   const { tree } = setUp()
   const { inode: a } = tree.mkdir(ROOT_INODE, 'a', ME)
@@ -164,6 +197,16 @@ test('with writeback a write touches no time: the kernel owns it', (t) => {
   void tree.write(handle, Buffer.from('x'), 0)
   tree.release(handle)
   t.is(tree.getattr(inode).mtimeNs, mtimeNs)
+})
+
+test('times that 64 bits of nanoseconds do not hold become the nearest that they do, as on other file systems', (t) => {
+  const { tree } = setUp()
+  const { inode } = tree.create(ROOT_INODE, 'f', ME)
+  const year2500 = 16_725_225_600n * 1_000_000_000n
+  const set = tree.setattr(inode, { atimeNs: year2500, mtimeNs: -year2500 })
+  if (set instanceof Promise) throw new Error('a change of times had to wait')
+  t.is(set.atimeNs, 2n ** 63n - 1n)
+  t.is(set.mtimeNs, -(2n ** 63n))
 })
 
 test('O_TRUNC keeps its handle while it waits, and gives it back when it fails', async (t) => {
@@ -225,7 +268,11 @@ test('types are checked before anything happens', (t) => {
     ['ELOOP', () => tree.open(link, O_RDONLY)],
     ['EINVAL', () => tree.readlink(file)],
     ['EPERM', () => tree.mknod(ROOT_INODE, 'x', { ...ME, mode: 0o040700, rdev: 0 })],
-    ['EPERM', () => tree.link(file, ROOT_INODE, 'g')],
+    ['EPERM', () => tree.link(ROOT_INODE, ROOT_INODE, 'g')],
+    ['EEXIST', () => tree.link(file, ROOT_INODE, 'p')],
+    ['EEXIST', () => tree.link(file, ROOT_INODE, '.')],
+    ['ENOTDIR', () => tree.link(file, file, 'g')],
+    ['ESTALE', () => tree.link(toInodeId(99), ROOT_INODE, 'g')],
     ['EEXIST', () => tree.mkdir(ROOT_INODE, '..', ME)],
     ['EISDIR', () => tree.setattr(ROOT_INODE, { sizeBytes: 1 })],
     ['EINVAL', () => tree.setattr(link, { sizeBytes: 1 })],

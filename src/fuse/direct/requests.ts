@@ -3,7 +3,8 @@
  * the kernel's counts (a LOOKUP or CREATE that was answered is remembered until FORGET) and what is not supported.
  *
  * Invariants:
- * 1. Every request but FORGET, BATCH_FORGET, INTERRUPT and NOTIFY_REPLY is answered exactly once, whatever it contains.
+ * 1. Every request but FORGET, BATCH_FORGET, INTERRUPT and NOTIFY_REPLY is answered exactly once, whatever it contains (INIT by
+ *    whoever mounts, unless it is too short).
  * 2. The kernel's counts change only by answers that reached it: an answer that nobody waited for is undone.
  *
  * INTERRUPT is left unanswered, which the protocol allows: an operation is carried through, and its own answer comes. Only a
@@ -14,7 +15,7 @@ import { toInodeId } from '../../base/units.js'
 import type { Attributes } from '../../tree/attributes.js'
 import type { AttributeRequest } from '../../tree/tree.js'
 import { fromOwner } from '../binding-types.js'
-import { errnoNumber } from '../errno.js'
+import { answerOf, errnoNumber } from '../errno.js'
 import type { ErrorListener, FileSystem } from '../port.js'
 import type { RunningOperations } from '../running-operations.js'
 import {
@@ -165,7 +166,7 @@ export class Requests {
         )
       )
 
-    on('INIT', onInit)
+    on('INIT', (request) => this.#init(request, onInit))
     plain('DESTROY', () => undefined)
     on('INTERRUPT', () => undefined)
     on('NOTIFY_REPLY', () => undefined) // to a notification that is never sent
@@ -197,9 +198,9 @@ export class Requests {
       const name = request.takeName()
       return tree.symlink(request.inode, name, { ...creator(request), mode: 0o777, target: request.takeName() })
     })
-    plain('LINK', (request) => {
+    entry('LINK', (request) => {
       const { oldnodeid } = request.take(LINK_IN)
-      tree.link(toInodeId(oldnodeid), request.inode, request.takeName())
+      return tree.link(toInodeId(oldnodeid), request.inode, request.takeName())
     })
     plain('UNLINK', (request) => tree.unlink(request.inode, request.takeName()))
     plain('RMDIR', (request) => tree.rmdir(request.inode, request.takeName()))
@@ -249,6 +250,16 @@ export class Requests {
       )
     )
     return handlers
+  }
+
+  /** Whoever mounts answers it; one that cannot be read is answered here. */
+  #init(request: Request, onInit: (request: Request) => void): void {
+    try {
+      onInit(request)
+    } catch (error) {
+      if (!(error instanceof PosixError)) throw error
+      this.#answers.answerErrno(request.unique, answerOf(error).errno)
+    }
   }
 
   #lookup(request: Request): void {
