@@ -5,7 +5,7 @@
 import { EXIT_CODES, IsrfsError } from '../base/errors.js'
 import { takeDownInherited } from '../fuse/direct/mounting.js'
 import { closeInheritedDescriptors } from './inherited-descriptors.js'
-import type { StartMessage } from './messages.js'
+import { GIVE_UP, type StartMessage } from './messages.js'
 import { toMessageError } from './plain-error.js'
 import { parseMountRequest } from './request.js'
 import { runMount } from './run.js'
@@ -16,6 +16,10 @@ const gate = new StartGate()
 
 closeInheritedDescriptors()
 process.on('disconnect', () => gate.giveUp())
+// an orderly end when the mount is ready already
+process.on('message', (message) => {
+  if (message === GIVE_UP) process.kill(process.pid, 'SIGTERM')
+})
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => gate.giveUp())
 
 let mountpoint = ''

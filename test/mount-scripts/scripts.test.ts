@@ -3,10 +3,13 @@
  * `vmrun` are stand-ins that record what they were asked and play the guest; isrfs, its mounts and the scripts are the real ones.
  */
 import { randomBytes } from 'node:crypto'
+import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import anyTest, { type TestFn } from 'ava'
 import { CLI, isMounted, type Result, Bed, waitFor } from '../support/bed.js'
+import { Random } from '../support/random.js'
+import { Resume } from '../support/vmm-bed.js'
 
 const SCRIPTS = path.resolve('mount-scripts')
 
@@ -34,6 +37,7 @@ for vmx; do :; done
 directory=$(dirname "$vmx")
 mkdir "$directory/testvm.vmdk.lck"; echo lock >"$directory/testvm.vmdk.lck/M12345.lck"
 echo "the guest was here" >>"$directory/disk"
+if [ -e '${bed.path('stays')}' ]; then echo "$vmx" >'${running}'; while [ -e '${running}' ]; do sleep 0.1; done; fi
 if [ -e '${bed.path('background')}' ]; then echo "$vmx" >'${running}'; (sleep 3; rm -f '${running}') & fi
 exit "$(cat '${bed.path('exit-code')}' 2>/dev/null || echo 0)"`
   program('vmware', window)
@@ -43,7 +47,7 @@ exit "$(cat '${bed.path('exit-code')}' 2>/dev/null || echo 0)"`
     `${record}
 case $1 in
 list) echo "Total running VMs: 1"; cat '${running}' 2>/dev/null ;;
-suspend) [ ! -e '${bed.path('refuses')}' ] || { echo "Error: The operation was canceled"; exit 255; }
+suspend) [ ! -e '${bed.path('refuses')}' ] || { echo refused >>'${bed.path('asked')}'; exit 255; }
   echo suspended >"$(dirname "$2")/testvm.vmss"; rm -f '${running}' ;;
 esac`
   )
@@ -68,6 +72,11 @@ test.afterEach.always((t) => t.context.bed.destroy())
 
 function script({ bed, env }: Context, name: string, ...args: string[]): Promise<Result> {
   return bed.command(path.join(SCRIPTS, name), args, { env })
+}
+
+/** In a process group of its own, as a shell does, so that it can be interrupted. */
+function start({ env }: Context, name: string, ...args: string[]): Resume {
+  return new Resume(spawn(path.join(SCRIPTS, name), args, { env, detached: true }))
 }
 
 async function exported({ bed }: Context, name: string): Promise<string | undefined> {
@@ -111,6 +120,64 @@ test('resume with VMware: window, wait for the guest in the background, suspend;
   t.false(isMounted(at))
   t.is(await exported(t.context, 'disk'), 'a disk\nthe guest was here\n')
   t.false(fs.existsSync(bed.path('exported-disk', 'testvm.vmdk.lck')))
+})
+
+test('Ctrl-C suspends a guest of VMware, and its window ends after it; an ordinary user lets root in', async (t) => {
+  const { bed, at } = t.context
+  fs.writeFileSync(bed.path('stays'), '')
+  fs.writeFileSync(bed.path('bin', 'id'), '#!/bin/sh\necho 1000\n', { mode: 0o755 })
+  const running = start(t.context, 'isrfs-resume', bed.vm(), '--vmm', 'vmware', '--at', at)
+  await waitFor(() => fs.existsSync(bed.path('running')), 'the guest to run', 60_000)
+  t.regex((await bed.command('findmnt', ['-n', '-o', 'OPTIONS', at])).stdout, /allow_other/)
+  fs.writeFileSync(bed.path('refuses'), '')
+  running.interrupt()
+  await waitFor(() => asked(t.context).includes('refused'), 'VMware to refuse', 60_000)
+  t.true(fs.existsSync(bed.path('running')), 'neither did ^C end the window, nor a refusal the guest')
+  fs.rmSync(bed.path('refuses'))
+  running.interrupt()
+  const ended = await running.ended
+  t.is(ended.code, 0, ended.stderr)
+  t.regex(ended.stderr, /VMware does not suspend the guest; it goes on/)
+  t.regex(ended.stdout, /generation 2 of .* is durable/)
+  t.false(isMounted(at))
+  t.is(await exported(t.context, 'testvm.vmss'), 'suspended\n')
+})
+
+test('Ctrl-C at any moment: no mount and no lease are left, and one message says what has become of the VM', async (t) => {
+  const { bed, at } = t.context
+  const random = new Random()
+  t.log(`seed ${String(random.seed)}`)
+  for (let round = 0; round < 5; round++) {
+    const resume = start(t.context, 'isrfs-resume', bed.vm(), '--vmm', 'vmware', '--at', at)
+    await new Promise((resolve) => setTimeout(resolve, random.below(2000)))
+    resume.interrupt()
+    const { code, stdout, stderr } = await resume.ended
+    const text = `${stdout}${stderr}`
+    if (code === 0) t.regex(text, /is durable on the share|is still the newest/)
+    else if (code === 5) t.is((await bed.isrfs('a', 'recover', bed.vm())).code, 0)
+    else if (code === -1) t.is(text, '', 'the shell had not read what to do')
+    else {
+      t.is(code, 1, text)
+      t.regex(text, /was given up; nothing has changed|interrupted before .* was mounted/)
+    }
+    t.false(isMounted(at), text)
+    t.regex((await bed.mustIsrfs('b', 'lease', bed.vm())).stdout, /^(?:free|never)/, text)
+  }
+})
+
+test('Ctrl-C while a suspend is published ends the waiting, not the suspend', async (t) => {
+  const { bed, at } = t.context
+  await bed.mustIsrfs('a', 'mount', bed.vm(), at)
+  fs.writeFileSync(path.join(at, 'disk'), randomBytes(128 * 1024 * 1024))
+  const suspend = start(t.context, 'isrfs-suspend', at)
+  await waitFor(() => !isMounted(at), 'the end of the mount')
+  suspend.interrupt()
+  const { code, stderr } = await suspend.ended
+  t.true(code === 5 || code === 0)
+  if (code === 5) t.regex(stderr, /the suspend of .* goes on without this script.*isrfs unmount/)
+  await bed.isrfs('a', 'unmount', at)
+  const log = JSON.parse((await bed.mustIsrfs('c', 'log', bed.vm(), '--json')).stdout) as unknown[]
+  t.is(log.length, 2)
 })
 
 test('resume with Player, on a mount that is there already, with locks kept on request', async (t) => {
