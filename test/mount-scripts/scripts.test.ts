@@ -93,7 +93,8 @@ const asked = ({ bed }: Context): string => fs.readFileSync(bed.path('asked'), '
 
 test('all scripts are clean for shellcheck, and tell how they are used', async (t) => {
   const { bed } = t.context
-  const isScript = (name: string): boolean => fs.statSync(path.join(SCRIPTS, name)).isFile() && !name.includes('@')
+  const isScript = (name: string): boolean =>
+    fs.statSync(path.join(SCRIPTS, name)).isFile() && !name.includes('@') && name !== 'logind.conf'
   const names = fs.readdirSync(SCRIPTS).filter((name) => isScript(name) && name !== LAUNCHER)
   const guest = ['build', 'guest-init', 'initrd-init'].map((name) => path.resolve('test/vmm/guest', name))
   const files = names.map((name) => path.join('mount-scripts', name))
@@ -298,11 +299,13 @@ test('mount.isrfs understands what mount(8) and fstab say', async (t) => {
 
 test('setup-host prints a table; a share on it is looked at', async (t) => {
   const { bed } = t.context
+  await bed.mustIsrfs('a', 'mount', bed.vm(), t.context.at)
   const looked = await script(t.context, 'setup-host', '--share', bed.path('share'))
   t.is(looked.code, 0, looked.stdout)
   t.regex(looked.stdout, /^WHAT +STATE\s/)
   t.regex(looked.stdout, /^fuse3 +ok /m)
   t.regex(looked.stdout, /^share .* +ok /m)
+  t.regex(looked.stdout, /^read ahead +ok +.*mnt point: \d+ KiB/m)
   const missing = await script(t.context, 'setup-host', '--share', bed.path('nowhere'))
   t.is(missing.code, 1)
   t.regex(missing.stdout, /^share .*nowhere +missing +no such directory/m)
@@ -311,10 +314,20 @@ test('setup-host prints a table; a share on it is looked at', async (t) => {
 test('the unit is one that systemd accepts, and the daemon tells when it is ready', async (t) => {
   const { bed, env, at } = t.context
   const unit = fs.readFileSync(path.join(SCRIPTS, 'isrfs@.service'), 'utf8')
+  const inhibitor = fs.readFileSync(path.join(SCRIPTS, 'isrfs-inhibit@.service'), 'utf8')
   fs.writeFileSync(bed.path('isrfs@.service'), unit.replaceAll('@prefix@', bed.root))
-  const verified = await bed.command('systemd-analyze', ['verify', '--man=no', bed.path('isrfs@.service')])
+  fs.writeFileSync(bed.path('isrfs-inhibit@.service'), inhibitor.replaceAll('@prefix@', bed.root))
+  for (const [name, target] of [
+    ['bin/isrfs-suspend', 'isrfs-suspend'],
+    ['lib/isrfs/mount-scripts/stop-at-shutdown', 'stop-at-shutdown']
+  ] as const) {
+    fs.mkdirSync(path.dirname(bed.path(name)), { recursive: true })
+    fs.symlinkSync(path.join(SCRIPTS, target), bed.path(name))
+  }
+  const units = [bed.path('isrfs@.service'), bed.path('isrfs-inhibit@.service')]
+  const verified = await bed.command('systemd-analyze', ['verify', '--man=no', ...units])
   t.is(verified.code, 0, verified.stderr)
-  t.notRegex(verified.stderr, /isrfs@/)
+  t.notRegex(verified.stderr, /isrfs/)
 
   const listener = `
 import os, socket, subprocess, sys
@@ -364,6 +377,7 @@ test('install.sh puts everything into a prefix that works on its own, and takes 
   t.false(fs.existsSync(path.join(prefix, 'lib/isrfs/node_modules/ava')), 'what tests need is not installed')
   const unit = fs.readFileSync(path.join(prefix, 'lib/systemd/system/isrfs@.service'), 'utf8')
   t.true(unit.includes(`${prefix}/bin/isrfs mount`))
+  t.true(fs.existsSync(path.join(prefix, 'lib/systemd/logind.conf.d/isrfs.conf')))
   const completion = `source '${prefix}/share/bash-completion/completions/isrfs'
     COMP_WORDS=(isrfs mount --read); COMP_CWORD=2; _isrfs; echo "\${COMPREPLY[@]}"
     COMP_WORDS=(isrfs unm); COMP_CWORD=1; _isrfs; echo "\${COMPREPLY[@]}"`
