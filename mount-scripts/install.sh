@@ -11,7 +11,7 @@ usage: mount-scripts/install.sh [--prefix DIR] [--uninstall]
   --uninstall     removes exactly what the installation has put there; VMs, sessions and caches stay
 
 Installs isrfs, isrfs-resume, isrfs-suspend, isrfs-setup-host, mount.isrfs (also linked into /sbin, when the prefix is one of
-the system's), the unit isrfs@.service, man pages, and completion for bash, zsh and fish.
+the system's), the units isrfs@.service and isrfs-inhibit@.service with how long logind may wait for them, man pages, and completion for bash, zsh and fish.
 TEXT
 }
 say() { printf 'install.sh: %s\n' "$*"; }
@@ -81,7 +81,7 @@ cp -R "$here/node_modules/." "$library/node_modules/"
 chmod 755 "$library/dist/cli/main.js"
 link "$library/dist/cli/main.js" "$prefix/bin/isrfs"
 mkdir -p "$library/mount-scripts"
-for script in common fuse-launch isrfs-resume isrfs-suspend setup-host mount.isrfs; do
+for script in common fuse-launch isrfs-resume isrfs-suspend setup-host mount.isrfs stop-at-shutdown; do
   install -m 755 "$here/mount-scripts/$script" "$library/mount-scripts/$script"
 done
 link "$library/mount-scripts/isrfs-resume" "$prefix/bin/isrfs-resume"
@@ -99,8 +99,11 @@ esac
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-sed "s|@prefix@|$prefix|g" "$here/mount-scripts/isrfs@.service" >"$work/unit"
-put 644 "$work/unit" "$prefix/lib/systemd/system/isrfs@.service"
+for unit in isrfs@.service isrfs-inhibit@.service; do
+  sed "s|@prefix@|$prefix|g" "$here/mount-scripts/$unit" >"$work/$unit"
+  put 644 "$work/$unit" "$prefix/lib/systemd/system/$unit"
+done
+put 644 "$here/mount-scripts/logind.conf" "$prefix/lib/systemd/logind.conf.d/isrfs.conf"
 for shell in bash zsh fish; do node "$library/dist/cli/main.js" completion $shell >"$work/$shell"; done
 put 644 "$work/bash" "$prefix/share/bash-completion/completions/isrfs"
 put 644 "$work/zsh" "$prefix/share/zsh/site-functions/_isrfs"

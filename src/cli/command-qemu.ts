@@ -30,7 +30,7 @@ export async function qemuCommand(given: string, extraArgs: readonly string[], o
       await powerDownQemu(running)
       notice('the guest was asked to power off')
     } else {
-      await suspendQemu(running, await machineOf(directory, options))
+      await suspendQemu(running, await machineOf(directory, options), interruption())
       result(`the guest is suspended in ${directory}`)
     }
     return
@@ -54,10 +54,15 @@ async function findRunning(directory: string): Promise<string | undefined> {
 async function run(directory: string, extraArgs: readonly string[], options: QemuOptions): Promise<void> {
   const machine = await machineOf(directory, options)
   const socketPath = createSocketPath(directory, surroundings(), 'qmp')
+  const end = await runQemu({ machine, socketPath, extraArgs, say: notice, signal: interruption() })
+  result(end === 'suspended' ? `the guest is suspended in ${directory}` : `the guest of ${directory} was powered off`)
+}
+
+/** From here on ^C does not end this process. */
+function interruption(): AbortSignal {
   const controller = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => controller.abort())
-  const end = await runQemu({ machine, socketPath, extraArgs, say: notice, signal: controller.signal })
-  result(end === 'suspended' ? `the guest is suspended in ${directory}` : `the guest of ${directory} was powered off`)
+  return controller.signal
 }
 
 async function machineOf(directory: string, { accel }: QemuOptions): Promise<QemuMachine> {

@@ -3,13 +3,14 @@ import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { FailedError } from '../base/errors.js'
-import { type StartMessage, startMessageSchema } from '../daemon/messages.js'
+import { GIVE_UP, type StartMessage, startMessageSchema } from '../daemon/messages.js'
 import { fromMessageError } from '../daemon/plain-error.js'
 import { encodeMountRequest, type MountRequest } from '../daemon/request.js'
 import type { Ready } from '../daemon/run.js'
 import { daemonCommand } from './transport.js'
 
 const WAITING_NOTICE_MS = 10_000
+const INTERRUPTIONS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export interface Started extends Ready {
   readonly pid: number
@@ -30,6 +31,16 @@ export async function startDaemon(request: MountRequest, notice: (text: string) 
     () => notice(`still waiting for ${request.vmPath} (log: ${request.logFile})`),
     WAITING_NOTICE_MS
   )
+  // The daemon is told and waited for: that this process is gone it may notice when its mount is ready already. Not by a signal, which
+  // could end the launcher that becomes the daemon, and leave a mount that nobody serves.
+  const interruption = new AbortController()
+  const interrupt = (): void => {
+    if (interruption.signal.aborted) process.exit(1) // it was asked to end, and will
+    interruption.abort()
+    daemon.send(GIVE_UP, () => undefined)
+    notice(`giving up the mount of ${request.vmPath}; once more does not wait for that`)
+  }
+  for (const signal of INTERRUPTIONS) process.on(signal, interrupt)
   try {
     const ready = await new Promise<Ready>((resolve, reject) => {
       daemon.once('error', (error) =>
@@ -43,16 +54,28 @@ export async function startDaemon(request: MountRequest, notice: (text: string) 
       })
       daemon.on('message', (value) => {
         const message = startMessageSchema.safeParse(value)
-        if (message.success) handle(message.data, notice, resolve, reject)
+        // one that is asked to end says so by its exit, also when it was ready before
+        if (message.success && !(interruption.signal.aborted && message.data.kind === 'ready')) {
+          handle(message.data, notice, resolve, reject)
+        }
       })
     })
     return { ...ready, pid: daemon.pid ?? 0 }
+  } catch (error) {
+    throw interruption.signal.aborted ? givenUp(request) : error
   } finally {
     clearInterval(waiting)
+    for (const signal of INTERRUPTIONS) process.off(signal, interrupt)
     daemon.removeAllListeners()
     if (daemon.connected) daemon.disconnect()
     daemon.unref()
   }
+}
+
+function givenUp({ vmPath, mountpoint }: MountRequest): FailedError {
+  return new FailedError(`the mount of ${vmPath} was given up; nothing has changed`, {
+    hint: `isrfs mount ${vmPath} ${mountpoint}`
+  })
 }
 
 function handle(

@@ -4,7 +4,7 @@
  */
 import { EXIT_CODES, IsrfsError } from '../base/errors.js'
 import { takeDownInherited } from '../fuse/direct/mounting.js'
-import type { StartMessage } from './messages.js'
+import { GIVE_UP, type StartMessage } from './messages.js'
 import { toMessageError } from './plain-error.js'
 import { parseMountRequest } from './request.js'
 import { runMount } from './run.js'
@@ -14,6 +14,11 @@ import { StartGate } from './start-gate.js'
 const gate = new StartGate()
 
 process.on('disconnect', () => gate.giveUp())
+if (process.send !== undefined && !process.connected) gate.giveUp() // while this was loaded
+// an orderly end when the mount is ready already
+process.on('message', (message) => {
+  if (message === GIVE_UP) process.kill(process.pid, 'SIGTERM')
+})
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => gate.giveUp())
 
 let mountpoint = ''

@@ -143,15 +143,16 @@ async function serve(
     await vm.release()
     throw error
   }
-  gate.open()
   if (request.metricsPort !== null) {
     port = await serveMetrics(request.metricsPort, metrics, log, (text) => reporter.notice(text))
   }
-  endOnSignals(life, log, reporter)
+  const end = endOnSignals(life, log, reporter)
+  const isWanted = gate.open()
+  if (!isWanted) end('given up')
   const files = vm.base.manifest.entries.length
   log.info(event('mounted', { generation: vm.base.number, files, transport: request.transport }), 'mounted')
   void replayProfile(vm, images, log)
-  reporter.ready({ generation: vm.base.number, files, totalBytes: images.totalBytes() })
+  if (isWanted) reporter.ready({ generation: vm.base.number, files, totalBytes: images.totalBytes() })
   try {
     return await life.finished
   } finally {
@@ -176,7 +177,7 @@ async function replayProfile({ pool, base }: OpenedVm, images: Images, log: Log)
 }
 
 /** SIGTERM and SIGINT ask for an orderly end, again and again while the mount is busy. */
-function endOnSignals(life: MountLife, log: Log, reporter: Reporter): void {
+function endOnSignals(life: MountLife, log: Log, reporter: Reporter): (why: string) => void {
   let asked = false
   const end = async (signal: string): Promise<void> => {
     log.info(event('asked-to-end', { signal }), 'asked to end')
@@ -196,4 +197,5 @@ function endOnSignals(life: MountLife, log: Log, reporter: Reporter): void {
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void end(signal))
   process.on('SIGHUP', () => log.info(event('signal', { signal: 'SIGHUP' }), 'SIGHUP ignored'))
+  return (why) => void end(why)
 }

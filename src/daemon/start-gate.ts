@@ -15,9 +15,10 @@ export class StartGate {
     if (this.#givenUp) throw new FailedError('the mount was given up')
   }
 
-  /** The mount answers: from here on an end is an orderly one. */
-  open(): void {
+  /** The mount answers: from here on an end is an orderly one. False: it was given up during the last step, and has to end in that way now. */
+  open(): boolean {
     this.#isOpen = true
+    return !this.#givenUp
   }
 
   giveUp(): void {

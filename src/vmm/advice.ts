@@ -26,6 +26,7 @@ interface Seen extends FoundVmx {
 type Rule = (seen: Seen) => readonly Finding[]
 
 const RULES: readonly Rule[] = [
+  lines,
   disksAreHere,
   disksAreFit,
   diskModes,
@@ -45,6 +46,19 @@ const ORDER: readonly Severity[] = ['error', 'warning', 'note']
 export function advise(seen: Seen): Finding[] {
   const all = RULES.flatMap((rule) => rule(seen))
   return all.sort((first, second) => ORDER.indexOf(first.severity) - ORDER.indexOf(second.severity))
+}
+
+function lines({ path, vmx }: Seen): Finding[] {
+  return vmx.problems.map(({ kind, line, text }) => ({
+    severity: 'warning',
+    file: path,
+    what: `line ${String(line)}: ${text}`,
+    why:
+      kind === 'twice'
+        ? 'the setting is there twice; VMware refuses such a file, and here the last one counts'
+        : 'it is no setting; VMware refuses the file or passes over the line',
+    change: kind === 'twice' ? 'remove one of the two lines' : 'write it as  key = "value", with straight quotes'
+  }))
 }
 
 function disksAreHere({ path, disks }: Seen): Finding[] {
@@ -153,7 +167,8 @@ function diskModes({ path, vmx, disks }: Seen): Finding[] {
 /** On Linux hosts VMware backs the guest's memory with a file in the VM's directory, unless it is told otherwise. */
 function memoryFile({ path, vmx }: Seen): Finding[] {
   const found: Finding[] = []
-  if (!vmx.isFalse('mainMem.useNamedFile')) {
+  const backing = vmx.get('mainMem.backing')?.toLowerCase() ?? ''
+  if (!vmx.isFalse('mainMem.useNamedFile') && !['unnamed', 'swap'].includes(backing)) {
     found.push({
       severity: 'warning',
       file: path,

@@ -57,8 +57,8 @@ export async function runQemu(run: QemuRun): Promise<QemuEnd> {
   return fs.existsSync(machine.stateFile) ? 'suspended' : 'ended'
 }
 
-/** Suspends the guest of the QEMU that listens at `socketPath`, which then ends. When that fails the guest goes on. */
-export async function suspendQemu(socketPath: string, machine: QemuMachine): Promise<void> {
+/** Suspends the guest of the QEMU that listens at `socketPath`, which then ends. When that fails, or is given up, the guest goes on. */
+export async function suspendQemu(socketPath: string, machine: QemuMachine, giveUp?: AbortSignal): Promise<void> {
   if (machine.noSuspend !== undefined) {
     throw new FailedError(machine.noSuspend, {
       hint: 'shut the guest down instead; docs/qemu.md says how to convert the disk'
@@ -69,9 +69,10 @@ export async function suspendQemu(socketPath: string, machine: QemuMachine): Pro
   try {
     await qmp.run('stop')
     try {
-      await writeState(qmp, machine)
+      await writeState(qmp, machine, giveUp)
     } catch (error) {
-      fs.rmSync(`${machine.stateFile}${PARTIAL}`, { force: true })
+      // also the state itself: an earlier call may have ended between writing it and ending QEMU
+      for (const file of [`${machine.stateFile}${PARTIAL}`, machine.stateFile]) fs.rmSync(file, { force: true })
       await qmp.run('cont').catch(() => undefined)
       throw new FailedError(`the guest could not be suspended, and goes on: ${messageOf(error)}`, { cause: error })
     }
@@ -92,17 +93,24 @@ export async function powerDownQemu(socketPath: string): Promise<void> {
   }
 }
 
-async function writeState(qmp: Qmp, machine: QemuMachine): Promise<void> {
+async function writeState(qmp: Qmp, machine: QemuMachine, giveUp: AbortSignal | undefined): Promise<void> {
   const partial = `${machine.stateFile}${PARTIAL}`
   await chooseMemory(qmp, machine)
   await qmp.run('migrate', { uri: `exec:cat > ${quoted(partial)}` })
+  let isCancelling = false
   for (;;) {
     const answer = await qmp.run('query-migrate')
     const status = textIn(answer, 'status')
     if (status === 'completed') break
+    if (giveUp?.aborted === true && !isCancelling) {
+      isCancelling = true
+      await qmp.run('migrate_cancel')
+    }
+    if (status === 'cancelled' && isCancelling) throw new FailedError('interrupted')
     if (status === 'failed' || status === 'cancelled') throw new FailedError(textIn(answer, 'error-desc') || status)
     await pause(PAUSE_MS)
   }
+  if (giveUp?.aborted === true) throw new FailedError('interrupted')
   if (machine.memoryFile !== undefined) sync(machine.memoryFile)
   sync(partial)
   if (readMagic(partial) !== STATE_MAGIC) throw new FailedError(`${partial} was not written`)

@@ -6,8 +6,9 @@ import { FailedError } from '../base/errors.js'
 
 export const VMX_BYTES_MAX = 1024 * 1024
 
-const LINE = /^\s*([^\s=#][^=]*?)\s*=\s*"([^"]*)"\s*$/
-const BARE_LINE = /^\s*([^\s=#][^=]*?)\s*=\s*([^\s"]+)\s*$/
+const LINE = /^\s*([^\s=#][^=]*?)\s*=\s*"([^"]*)"\s*(?:#.*)?$/
+const BARE_LINE = /^\s*([^\s=#][^=]*?)\s*=\s*([^\s"#]+)\s*(?:#.*)?$/
+const NOTHING = /^\s*(?:#.*)?$/
 const ENCODING = /^\s*\.encoding\s*=\s*"([^"]*)"/m
 /** Controllers whose units can be disks. */
 const UNIT = /^((?:scsi|sata|ide|nvme)\d+):(\d+)\.filename$/
@@ -21,11 +22,21 @@ export interface VmxDisk {
   readonly fileName: string
 }
 
+/** A line that VMware stumbles over. */
+export interface VmxProblem {
+  readonly kind: 'no setting' | 'twice'
+  /** from 1 */
+  readonly line: number
+  readonly text: string
+}
+
 export class Vmx {
+  readonly problems: readonly VmxProblem[]
   readonly #values: ReadonlyMap<string, string>
 
-  constructor(values: ReadonlyMap<string, string>) {
+  constructor(values: ReadonlyMap<string, string>, problems: readonly VmxProblem[]) {
     this.#values = values
+    this.problems = problems
   }
 
   get(key: string): string | undefined {
@@ -59,19 +70,37 @@ export class Vmx {
   }
 }
 
-/** Throws FailedError for what is not a .vmx at all; lines that cannot be understood are passed over, as VMware does. */
+/** Throws FailedError for what is not a .vmx at all; lines that cannot be understood are passed over, and named in `problems`. Of two values the last counts. */
 export function parseVmx(bytes: Uint8Array, name: string): Vmx {
   const text = decode(bytes)
+  if (isUtf16(bytes)) {
+    throw new FailedError(`${name} is UTF-16, which VMware does not read`, {
+      hint: `save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 '${name}' > new.vmx`
+    })
+  }
   if (text.includes('\0')) throw new FailedError(`${name} is not a VMware configuration: it has binary content`)
   const values = new Map<string, string>()
-  for (const line of text.split(/\r?\n/)) {
+  const problems: VmxProblem[] = []
+  for (const [index, line] of text.split(/\r?\n/).entries()) {
     const [, key, value] = LINE.exec(line) ?? BARE_LINE.exec(line) ?? []
-    if (key !== undefined && value !== undefined) values.set(key.toLowerCase(), unescape(value))
+    const problem = (kind: VmxProblem['kind']): void =>
+      void problems.push({ kind, line: index + 1, text: line.trim().slice(0, 200) })
+    if (key === undefined || value === undefined) {
+      if (!NOTHING.test(line)) problem('no setting')
+      continue
+    }
+    if (values.has(key.toLowerCase())) problem('twice')
+    values.set(key.toLowerCase(), unescape(value))
   }
   if (values.size === 0) {
     throw new FailedError(`${name} is not a VMware configuration: it has no line  key = "value"`)
   }
-  return new Vmx(values)
+  return new Vmx(values, problems)
+}
+
+/** By its byte order mark: what some editors of Windows write. */
+function isUtf16([first, second]: Uint8Array): boolean {
+  return (first === 0xff && second === 0xfe) || (first === 0xfe && second === 0xff)
 }
 
 function decode(bytes: Uint8Array): string {

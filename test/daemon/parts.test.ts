@@ -84,9 +84,12 @@ test('a start that was given up stops at its next step, an open one goes on', (t
   given.giveUp()
   t.throws(() => given.checkpoint(), { message: /given up/ })
   const open = new StartGate()
-  open.open()
+  t.true(open.open())
   open.giveUp()
   t.notThrows(() => open.checkpoint())
+  const late = new StartGate()
+  late.giveUp()
+  t.false(late.open(), 'during the last step: it ends at once, and in an orderly way')
 })
 
 test('waiting with a limit tells which came first', async (t) => {

@@ -3,10 +3,13 @@
  * `vmrun` are stand-ins that record what they were asked and play the guest; isrfs, its mounts and the scripts are the real ones.
  */
 import { randomBytes } from 'node:crypto'
+import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import anyTest, { type TestFn } from 'ava'
 import { CLI, isMounted, type Result, Bed, waitFor } from '../support/bed.js'
+import { Random } from '../support/random.js'
+import { Resume } from '../support/vmm-bed.js'
 
 const SCRIPTS = path.resolve('mount-scripts')
 
@@ -34,6 +37,7 @@ for vmx; do :; done
 directory=$(dirname "$vmx")
 mkdir "$directory/testvm.vmdk.lck"; echo lock >"$directory/testvm.vmdk.lck/M12345.lck"
 echo "the guest was here" >>"$directory/disk"
+if [ -e '${bed.path('stays')}' ]; then echo "$vmx" >'${running}'; while [ -e '${running}' ]; do sleep 0.1; done; fi
 if [ -e '${bed.path('background')}' ]; then echo "$vmx" >'${running}'; (sleep 3; rm -f '${running}') & fi
 exit "$(cat '${bed.path('exit-code')}' 2>/dev/null || echo 0)"`
   program('vmware', window)
@@ -43,7 +47,7 @@ exit "$(cat '${bed.path('exit-code')}' 2>/dev/null || echo 0)"`
     `${record}
 case $1 in
 list) echo "Total running VMs: 1"; cat '${running}' 2>/dev/null ;;
-suspend) [ ! -e '${bed.path('refuses')}' ] || { echo "Error: The operation was canceled"; exit 255; }
+suspend) [ ! -e '${bed.path('refuses')}' ] || { echo refused >>'${bed.path('asked')}'; exit 255; }
   echo suspended >"$(dirname "$2")/testvm.vmss"; rm -f '${running}' ;;
 esac`
   )
@@ -70,6 +74,11 @@ function script({ bed, env }: Context, name: string, ...args: string[]): Promise
   return bed.command(path.join(SCRIPTS, name), args, { env })
 }
 
+/** In a process group of its own, as a shell does, so that it can be interrupted. */
+function start({ env }: Context, name: string, ...args: string[]): Resume {
+  return new Resume(spawn(path.join(SCRIPTS, name), args, { env, detached: true }))
+}
+
 async function exported({ bed }: Context, name: string): Promise<string | undefined> {
   const target = bed.path(`exported-${name.replace(/\W/g, '')}`)
   await bed.mustIsrfs('c', 'export', bed.vm(), target)
@@ -84,11 +93,13 @@ const asked = ({ bed }: Context): string => fs.readFileSync(bed.path('asked'), '
 
 test('all scripts are clean for shellcheck, and tell how they are used', async (t) => {
   const { bed } = t.context
-  const isScript = (name: string): boolean => fs.statSync(path.join(SCRIPTS, name)).isFile() && !name.includes('@')
+  const isScript = (name: string): boolean =>
+    fs.statSync(path.join(SCRIPTS, name)).isFile() && !name.includes('@') && name !== 'logind.conf'
   const names = fs.readdirSync(SCRIPTS).filter((name) => isScript(name) && name !== LAUNCHER)
   const guest = ['build', 'guest-init', 'initrd-init'].map((name) => path.resolve('test/vmm/guest', name))
   const files = names.map((name) => path.join('mount-scripts', name))
-  const checked = await bed.command('shellcheck', ['--severity=warning', '-x', ...files, guest[0] ?? ''])
+  const machine = ['systemd-machine', 'systemd-scenario'].map((name) => path.resolve('test/mount-scripts', name))
+  const checked = await bed.command('shellcheck', ['--severity=warning', '-x', ...files, guest[0] ?? '', ...machine])
   t.is(checked.code, 0, checked.stdout)
   const perl = await bed.command('perl', ['-c', path.join(SCRIPTS, LAUNCHER)])
   t.is(perl.code, 0, perl.stderr)
@@ -111,6 +122,64 @@ test('resume with VMware: window, wait for the guest in the background, suspend;
   t.false(isMounted(at))
   t.is(await exported(t.context, 'disk'), 'a disk\nthe guest was here\n')
   t.false(fs.existsSync(bed.path('exported-disk', 'testvm.vmdk.lck')))
+})
+
+test('Ctrl-C suspends a guest of VMware, and its window ends after it; an ordinary user lets root in', async (t) => {
+  const { bed, at } = t.context
+  fs.writeFileSync(bed.path('stays'), '')
+  fs.writeFileSync(bed.path('bin', 'id'), '#!/bin/sh\necho 1000\n', { mode: 0o755 })
+  const running = start(t.context, 'isrfs-resume', bed.vm(), '--vmm', 'vmware', '--at', at)
+  await waitFor(() => fs.existsSync(bed.path('running')), 'the guest to run', 60_000)
+  t.regex((await bed.command('findmnt', ['-n', '-o', 'OPTIONS', at])).stdout, /allow_other/)
+  fs.writeFileSync(bed.path('refuses'), '')
+  running.interrupt()
+  await waitFor(() => asked(t.context).includes('refused'), 'VMware to refuse', 60_000)
+  t.true(fs.existsSync(bed.path('running')), 'neither did ^C end the window, nor a refusal the guest')
+  fs.rmSync(bed.path('refuses'))
+  running.interrupt()
+  const ended = await running.ended
+  t.is(ended.code, 0, ended.stderr)
+  t.regex(ended.stderr, /VMware does not suspend the guest; it goes on/)
+  t.regex(ended.stdout, /generation 2 of .* is durable/)
+  t.false(isMounted(at))
+  t.is(await exported(t.context, 'testvm.vmss'), 'suspended\n')
+})
+
+test('Ctrl-C at any moment: no mount and no lease are left, and one message says what has become of the VM', async (t) => {
+  const { bed, at } = t.context
+  const random = new Random()
+  t.log(`seed ${String(random.seed)}`)
+  for (let round = 0; round < 5; round++) {
+    const resume = start(t.context, 'isrfs-resume', bed.vm(), '--vmm', 'vmware', '--at', at)
+    await new Promise((resolve) => setTimeout(resolve, random.below(2000)))
+    resume.interrupt()
+    const { code, stdout, stderr } = await resume.ended
+    const text = `${stdout}${stderr}`
+    if (code === 0) t.regex(text, /is durable on the share|is still the newest/)
+    else if (code === 5) t.is((await bed.isrfs('a', 'recover', bed.vm())).code, 0)
+    else if (code === -1) t.is(text, '', 'the shell had not read what to do')
+    else {
+      t.is(code, 1, text)
+      t.regex(text, /was given up; nothing has changed|interrupted before .* was mounted/)
+    }
+    t.false(isMounted(at), text)
+    t.regex((await bed.mustIsrfs('b', 'lease', bed.vm())).stdout, /^(?:free|never)/, text)
+  }
+})
+
+test('Ctrl-C while a suspend is published ends the waiting, not the suspend', async (t) => {
+  const { bed, at } = t.context
+  await bed.mustIsrfs('a', 'mount', bed.vm(), at)
+  fs.writeFileSync(path.join(at, 'disk'), randomBytes(128 * 1024 * 1024))
+  const suspend = start(t.context, 'isrfs-suspend', at)
+  await waitFor(() => !isMounted(at), 'the end of the mount')
+  suspend.interrupt()
+  const { code, stderr } = await suspend.ended
+  t.true(code === 5 || code === 0)
+  if (code === 5) t.regex(stderr, /the suspend of .* goes on without this script.*isrfs unmount/)
+  await bed.isrfs('a', 'unmount', at)
+  const log = JSON.parse((await bed.mustIsrfs('c', 'log', bed.vm(), '--json')).stdout) as unknown[]
+  t.is(log.length, 2)
 })
 
 test('resume with Player, on a mount that is there already, with locks kept on request', async (t) => {
@@ -231,11 +300,13 @@ test('mount.isrfs understands what mount(8) and fstab say', async (t) => {
 
 test('setup-host prints a table; a share on it is looked at', async (t) => {
   const { bed } = t.context
+  await bed.mustIsrfs('a', 'mount', bed.vm(), t.context.at)
   const looked = await script(t.context, 'setup-host', '--share', bed.path('share'))
   t.is(looked.code, 0, looked.stdout)
   t.regex(looked.stdout, /^WHAT +STATE\s/)
   t.regex(looked.stdout, /^fuse3 +ok /m)
   t.regex(looked.stdout, /^share .* +ok /m)
+  t.regex(looked.stdout, /^read ahead +ok +.*mnt point: \d+ KiB/m)
   const missing = await script(t.context, 'setup-host', '--share', bed.path('nowhere'))
   t.is(missing.code, 1)
   t.regex(missing.stdout, /^share .*nowhere +missing +no such directory/m)
@@ -244,10 +315,20 @@ test('setup-host prints a table; a share on it is looked at', async (t) => {
 test('the unit is one that systemd accepts, and the daemon tells when it is ready', async (t) => {
   const { bed, env, at } = t.context
   const unit = fs.readFileSync(path.join(SCRIPTS, 'isrfs@.service'), 'utf8')
+  const inhibitor = fs.readFileSync(path.join(SCRIPTS, 'isrfs-inhibit@.service'), 'utf8')
   fs.writeFileSync(bed.path('isrfs@.service'), unit.replaceAll('@prefix@', bed.root))
-  const verified = await bed.command('systemd-analyze', ['verify', '--man=no', bed.path('isrfs@.service')])
+  fs.writeFileSync(bed.path('isrfs-inhibit@.service'), inhibitor.replaceAll('@prefix@', bed.root))
+  for (const [name, target] of [
+    ['bin/isrfs-suspend', 'isrfs-suspend'],
+    ['lib/isrfs/mount-scripts/stop-at-shutdown', 'stop-at-shutdown']
+  ] as const) {
+    fs.mkdirSync(path.dirname(bed.path(name)), { recursive: true })
+    fs.symlinkSync(path.join(SCRIPTS, target), bed.path(name))
+  }
+  const units = [bed.path('isrfs@.service'), bed.path('isrfs-inhibit@.service')]
+  const verified = await bed.command('systemd-analyze', ['verify', '--man=no', ...units])
   t.is(verified.code, 0, verified.stderr)
-  t.notRegex(verified.stderr, /isrfs@/)
+  t.notRegex(verified.stderr, /isrfs/)
 
   const listener = `
 import os, socket, subprocess, sys
@@ -297,6 +378,7 @@ test('install.sh puts everything into a prefix that works on its own, and takes 
   t.false(fs.existsSync(path.join(prefix, 'lib/isrfs/node_modules/ava')), 'what tests need is not installed')
   const unit = fs.readFileSync(path.join(prefix, 'lib/systemd/system/isrfs@.service'), 'utf8')
   t.true(unit.includes(`${prefix}/bin/isrfs mount`))
+  t.true(fs.existsSync(path.join(prefix, 'lib/systemd/logind.conf.d/isrfs.conf')))
   const completion = `source '${prefix}/share/bash-completion/completions/isrfs'
     COMP_WORDS=(isrfs mount --read); COMP_CWORD=2; _isrfs; echo "\${COMPREPLY[@]}"
     COMP_WORDS=(isrfs unm); COMP_CWORD=1; _isrfs; echo "\${COMPREPLY[@]}"`

@@ -144,6 +144,33 @@ export class VmmBed extends Bed {
     return marks(log)
   }
 
+  /** For people who read the test's log: what the guest has cost so far, and of which requests its work was made. */
+  async figures(client: string, mountpoint: string): Promise<string[]> {
+    const status = (await this.status(client, mountpoint)) as unknown as Record<string, number>
+    const of = (key: string): number => status[key] ?? NaN
+    const unused = of('aheadBlocks') - of('aheadUsedBlocks') + of('profileBlocks') - of('profileUsedBlocks')
+    const { stdout } = await this.mustIsrfs(client, 'metrics', mountpoint)
+    const mix = [...stdout.matchAll(/^isrfs_operation_seconds_count\{.*operation="(\w+)".*\} (\d+)$/gm)]
+      .map(([, operation = '', count]): [string, number] => [operation, Number(count)])
+      .filter(([, count]) => count > 0)
+      .sort(([, first], [, second]) => second - first)
+    return [
+      `fetched ${String(of('fetchedBlocks'))} blocks, ${(of('fetchedBytes') / 1e6).toFixed(1)} MB encoded with maps; the guest has read ${String(of('fetchedBlocks') - unused)} of these blocks of 128 KiB`,
+      `requests: ${mix.map(([operation, count]) => `${operation} ${String(count)}`).join(', ')}`,
+      `of them in threads: ${String(of('threadReads'))} reads, ${String(of('threadWrites'))} writes`
+    ]
+  }
+
+  /** How long the daemon of this client's last mount took for its commit, from its log. */
+  commitSeconds(client: string): number {
+    const logs = this.path(`client-${client}`, 'log')
+    const ended = fs
+      .readdirSync(logs)
+      .flatMap((name) => fs.readFileSync(path.join(logs, name), 'utf8').split('\n'))
+      .filter((line) => line.includes('"event":"ended"'))
+    return Number(/"seconds":([\d.]+)/.exec(ended.at(-1) ?? '')?.[1])
+  }
+
   async waitForCount(log: string, least: number): Promise<void> {
     await waitFor(
       () => counts(log).some((count) => count >= least),

@@ -9,6 +9,7 @@ import { isMounted } from '../support/bed.js'
 import { buildGuest, counts, type DiskFormat, marks, VmmBed } from '../support/vmm-bed.js'
 
 const test = anyTest as TestFn<{ bed: VmmBed }>
+const secondsSince = (beginMs: number): string => `${((performance.now() - beginMs) / 1000).toFixed(1)} s`
 let guest = ''
 
 test.before(async (t) => {
@@ -29,11 +30,16 @@ for (const format of ['split-sparse', 'flat', 'qcow2'] as const satisfies readon
       await bed.mustIsrfs('a', 'import', await bed.makeVm(format), bed.vm())
       fs.rmSync(bed.path('plain'), { recursive: true })
       const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+      const working = performance.now()
       const worked = await bed.runGuest('a', mountpoint, 'work', bed.path('work.log'))
+      t.log(`boot, sums of files, reads, writes, power off: ${secondsSince(working)}`)
+      t.log(...(await bed.figures('a', mountpoint)))
       t.regex(worked.join('\n'), /^UP\nSUMS ok [3-9]\d\d\nREAD ok\nWROTE ok\nDONE$/)
       const status = await bed.status('a', mountpoint)
       t.true(status.fetchedBytes > 0)
+      const suspending = performance.now()
       await bed.unmount('a', mountpoint)
+      t.log(`unmount: ${secondsSince(suspending)}, the commit of it ${String(bed.commitSeconds('a'))} s`)
 
       const second = await bed.mount('b', bed.vm(), 'mnt-b')
       const seen = await bed.runGuest('b', second, 'verify', bed.path('verify.log'))
@@ -53,7 +59,11 @@ test.serial('suspended with its memory on one client, resumed on another: the gu
   const at = bed.makeDirectory('mnt')
   const [first, second] = [bed.path('first.log'), bed.path('second.log')]
   await bed.mustIsrfs('a', 'import', await bed.makeVm('flat'), bed.vm())
-  const running = bed.startResume('a', bed.vm(), at, bed.guestArguments('count', first, 200))
+  const booting = performance.now()
+  const running = bed.startResume('a', bed.vm(), at, bed.guestArguments('count', first, 260))
+  await bed.waitForCount(first, 10)
+  t.log(`isrfs-resume, mount and boot until the guest has counted to 10: ${secondsSince(booting)}`)
+  t.log(...(await bed.figures('a', at)))
   await bed.waitForCount(first, 40)
 
   const refused = await bed.isrfs('b', 'mount', bed.vm(), bed.makeDirectory('mnt-b'))
@@ -61,8 +71,12 @@ test.serial('suspended with its memory on one client, resumed on another: the gu
   const again = await bed.isrfs('a', 'qemu', at)
   t.is(again.code, 1)
   t.regex(again.stderr, /a QEMU runs on .* already/)
+  const suspending = performance.now()
   const suspended = await bed.script('a', 'isrfs-suspend', at)
   t.is(suspended.code, 0, suspended.stderr)
+  t.log(
+    `isrfs-suspend with the memory of the guest: ${secondsSince(suspending)}, the commit of it ${String(bed.commitSeconds('a'))} s`
+  )
   const ended = await running.ended
   t.is(ended.code, 0, ended.stderr)
   t.regex(ended.stdout + suspended.stdout, /generation 2 of .* is durable/)
@@ -70,11 +84,16 @@ test.serial('suspended with its memory on one client, resumed on another: the gu
   const before = counts(first).at(-1) ?? 0
   t.false(marks(first).includes('DONE'))
 
-  const resumed = await bed.startResume('b', bed.vm(), at, bed.guestArguments('count', second, 200)).ended
+  const resuming = performance.now()
+  const goingOn = bed.startResume('b', bed.vm(), at, bed.guestArguments('count', second, 260))
+  await bed.waitForCount(second, before + 10)
+  t.log(`isrfs-resume on an empty client, until the guest counts on: ${secondsSince(resuming)}`)
+  t.log(...(await bed.figures('b', at)))
+  const resumed = await goingOn.ended
   t.is(resumed.code, 0, resumed.stderr)
   t.regex(resumed.stderr, /the guest goes on where it was suspended/)
   t.is(counts(second)[0], before + 10)
-  t.is(counts(second).at(-1), 200)
+  t.is(counts(second).at(-1), 260)
   t.is(marks(second).at(-1), 'DONE')
   t.notRegex([...marks(first), ...marks(second)].join('\n'), /BAD/)
   t.notRegex(fs.readFileSync(second, 'latin1'), /panic|EXT4-fs error|I\/O error/)

@@ -92,6 +92,49 @@ test('a .vmx: keys without regard to case, escapes, comments, other encodings', 
   )
 })
 
+test('a .vmx as people leave it: comments behind values, a byte order mark, tabs, typographic quotes, a setting twice', async (t) => {
+  const text = [
+    '#!/usr/bin/vmware',
+    '.encoding = "UTF-8"',
+    'displayName\t=\t"Büro" # the one at work',
+    'memsize = 512 # MiB',
+    'uuid.action = \u201ckeep\u201d',
+    'annotation = "line one|0Aline two: a # is no comment here"',
+    'scsi0:0.fileName = "disk.vmdk',
+    '  ',
+    'MEMSIZE = "1024"'
+  ].join('\r\n')
+  const vmx = parseVmx(Buffer.from(`\ufeff${text}`), 'vm.vmx')
+  t.is(vmx.get('displayName'), 'Büro')
+  t.is(vmx.get('memsize'), '1024')
+  t.is(vmx.get('annotation'), 'line one\nline two: a # is no comment here')
+  t.deepEqual(vmx.problems, [
+    { kind: 'no setting', line: 7, text: 'scsi0:0.fileName = "disk.vmdk' },
+    { kind: 'twice', line: 9, text: 'MEMSIZE = "1024"' }
+  ])
+  const japanese = Buffer.concat([
+    Buffer.from('.encoding = "Shift_JIS"\ndisplayName = "'),
+    Buffer.from([0x89, 0xbc, 0x91, 0x7a]),
+    Buffer.from('"\n')
+  ])
+  t.is(parseVmx(japanese, 'vm.vmx').get('displayName'), '仮想')
+  t.throws(() => parseVmx(Buffer.from(`\ufeff${text}`, 'utf16le'), 'vm.vmx'), { message: /is UTF-16/ })
+
+  const findings = await findingsOf(write(t.context.root, { 'vm.vmx': `\ufeff${text}` }))
+  const found = findings.filter(({ what }) => /^(?:line \d|uuid)/.test(what))
+  t.deepEqual(
+    found.map(({ severity }) => severity),
+    ['warning', 'warning', 'warning']
+  )
+  t.regex(found.map(({ what }) => what).join('\n'), /line 7: scsi0.*line 9: MEMSIZE.*uuid\.action is \u201ckeep\u201d/s)
+})
+
+test('memory without a named file, in the words of newer versions', async (t) => {
+  const lines = GOOD.map((line) => (line.startsWith('mainMem') ? 'mainMem.backing = "unnamed"' : line))
+  const files = write(t.context.root, { 'vm.vmx': lines.join('\n'), 'disk.vmdk': DESCRIPTOR, 'disk-flat.vmdk': '' })
+  t.deepEqual(await findingsOf(files), [])
+})
+
 test('what is not a .vmx, is missing or is there twice, is said', async (t) => {
   const { root } = t.context
   t.throws(() => parseVmx(Buffer.alloc(100), 'x'), { message: /binary content/ })
