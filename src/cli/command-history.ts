@@ -47,11 +47,12 @@ export function diffCommand(given: string, from: string, to: string, options: { 
 export function rollbackCommand(
   given: string,
   name: string,
-  options: GlobalOptions & { readonly json?: boolean }
+  options: GlobalOptions & { readonly acceptRollback?: boolean; readonly json?: boolean }
 ): void {
   const share = shareOf(given)
   const source = readNamed(share, name)
-  const published = rollBack({ share, name: nameOf(source), source, client: clientOf(options) })
+  const acceptMissing = options.acceptRollback === true
+  const published = rollBack({ share, name: nameOf(source), source, client: clientOf(options), acceptMissing })
   resultAs(options.json, { vm: share.root, restores: nameOf(source), generation: published?.number ?? null }, () =>
     published === undefined
       ? `generation ${nameOf(source)} of ${share.root} is the newest one already`

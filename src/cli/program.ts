@@ -223,6 +223,7 @@ function addShareViews(program: Command): void {
     .description('make an older generation, or a branch, the newest one; nothing is lost')
     .argument('<vm>', 'the VM on the share')
     .argument('<n>', 'generation, or branch')
+    .option('--accept-rollback', 'although the share has lost a newer generation (a restored backup)')
     .option('--json', 'one JSON object')
     .action(async (vm: string, name: string, options: object, command: Command) => {
       ;(await import('./command-history.js')).rollbackCommand(vm, name, withGlobals(command, options))

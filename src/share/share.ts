@@ -91,6 +91,7 @@ export class Share {
       return this.#fs.readdirSync(directory).filter((entry) => !entry.startsWith('.nfs'))
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return []
+      if (errnoOf(error) === 'ENOTDIR') throw new IntegrityError(`${directory} is not a directory, as it has to be`)
       throw shareError(error, directory, 'list')
     }
   }

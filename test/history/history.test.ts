@@ -1,11 +1,9 @@
 /** Looking after a VM's generations: diff, rollback, check, prune, over real directories. */
 import fs from 'node:fs'
 import path from 'node:path'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 import { IntegrityError, LeaseHeldError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, toGeneration } from '../../src/base/units.js'
-import { exportGeneration } from '../../src/commit/export.js'
-import { importDirectory } from '../../src/commit/import.js'
 import {
   bury,
   findSession,
@@ -14,87 +12,14 @@ import {
   readNewestGeneration,
   recordOf
 } from '../../src/format/generations.js'
-import { checkVm } from '../../src/history/check.js'
 import { diffGenerations } from '../../src/history/diff.js'
-import { prune, type PruneOptions } from '../../src/history/prune.js'
+import { prune } from '../../src/history/prune.js'
 import { rollBack } from '../../src/history/rollback.js'
 import { acquireLease } from '../../src/share/lease.js'
 import { createPin, createSessionPin } from '../../src/share/pin.js'
-import { Share } from '../../src/share/share.js'
 import { FaultyShare } from '../support/faulty-share.js'
-import { temporaryDirectory } from '../support/make-vm.js'
+import { CLIENT, historyOf, OTHER } from '../support/history-bed.js'
 import { Random } from '../support/random.js'
-
-const CLIENT = { id: '00112233445566778899aabbccddeeff', host: 'here' }
-const OTHER = { client: 'ab'.repeat(16), host: 'there', user: 'u', pid: 1, boot: 'b', mountpoint: '/m' }
-const ignore = (): void => undefined
-
-class History {
-  readonly source = temporaryDirectory('source')
-  readonly share = new Share(path.join(temporaryDirectory('share'), 'vm'))
-  readonly contents: Buffer[] = []
-  readonly #random = new Random()
-
-  constructor(t: ExecutionContext) {
-    t.log(`seed ${String(this.#random.seed)}`)
-    fs.writeFileSync(path.join(this.source, 'disk'), this.#random.bytes(6 * BLOCK_BYTES))
-    fs.writeFileSync(path.join(this.source, 'config'), 'one')
-  }
-
-  /** Publishes the source with one more changed block as the next generation. */
-  async next(): Promise<void> {
-    const isFirst = this.contents.length === 0
-    const disk = fs.readFileSync(path.join(this.source, 'disk'))
-    if (!isFirst) this.#random.bytes(BLOCK_BYTES).copy(disk, BLOCK_BYTES * (this.contents.length % 6))
-    fs.writeFileSync(path.join(this.source, 'disk'), disk)
-    this.contents.push(disk)
-    await importDirectory({
-      source: this.source,
-      vmPath: this.share.root,
-      update: !isFirst,
-      joinPieces: false,
-      client: CLIENT,
-      onProgress: ignore,
-      onWarning: ignore,
-      threads: 1
-    })
-  }
-
-  async contentOf(generation: number): Promise<Buffer> {
-    const destination = path.join(temporaryDirectory('exported'), 'vm')
-    const options = {
-      vmPath: this.share.root,
-      generation,
-      destination,
-      onProgress: ignore,
-      onWarning: ignore,
-      threads: 1
-    }
-    await exportGeneration(options)
-    return fs.readFileSync(path.join(destination, 'disk'))
-  }
-
-  chunks(): string[] {
-    const root = path.join(this.share.root, 'chunks')
-    return fs
-      .readdirSync(root)
-      .flatMap((name) => fs.readdirSync(path.join(root, name)).map((chunk) => path.join(root, name, chunk)))
-  }
-
-  prune(options: Partial<PruneOptions> = {}): ReturnType<typeof prune> {
-    return prune({ share: this.share, client: CLIENT, keep: 1, branches: [], graceMs: 0, yes: true, ...options })
-  }
-
-  check(readData = true): ReturnType<typeof checkVm> {
-    return checkVm({ share: this.share, readData, onProgress: ignore, threads: 1 })
-  }
-}
-
-async function historyOf(t: ExecutionContext, generations: number): Promise<History> {
-  const history = new History(t)
-  for (let count = 0; count < generations; count++) await history.next()
-  return history
-}
 
 test('diff names files and counts changed blocks, from maps alone', async (t) => {
   const history = await historyOf(t, 2)
@@ -116,14 +41,15 @@ test('a rollback publishes old content as the newest generation, under the lease
   const history = await historyOf(t, 3)
   const before = history.chunks()
   const source = readGeneration(history.share, toGeneration(1))
-  const published = rollBack({ share: history.share, name: '1', source, client: CLIENT })
+  const options = { share: history.share, name: '1', source, client: CLIENT, acceptMissing: false }
+  const published = rollBack(options)
   t.is(published?.number, toGeneration(4))
   t.is(published?.manifest.restores, '1')
   t.true((await history.contentOf(4)).equals(history.contents[0] ?? Buffer.alloc(0)))
   t.true((await history.contentOf(3)).equals(history.contents[2] ?? Buffer.alloc(0)), 'what was the newest stays')
   t.deepEqual(history.chunks(), before)
   acquireLease(history.share, OTHER)
-  t.throws(() => rollBack({ share: history.share, name: '1', source, client: CLIENT }), { instanceOf: LeaseHeldError })
+  t.throws(() => rollBack(options), { instanceOf: LeaseHeldError })
 })
 
 test('a whole VM passes the check; a flipped bit, a cut and a missing chunk are named with all that suffers', async (t) => {
