@@ -1,4 +1,5 @@
 /** `diff`: what differs between two generations, file by file; changed bytes are counted from block maps, not from data. */
+import { FailedError } from '../base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE } from '../base/units.js'
 import type { PublishedGeneration } from '../format/generations.js'
 import type { ManifestEntry } from '../format/manifest.js'
@@ -36,7 +37,12 @@ export function diffGenerations(share: Share, from: PublishedGeneration, to: Pub
 }
 
 function entriesByPath(generation: PublishedGeneration): Map<string, ManifestEntry> {
-  const paths = pathsOf(generation)
+  const paths = pathsOf(generation, (name) => {
+    throw new FailedError(
+      `generation ${String(generation.number)} has directories that lie too deep in each other: a path that ends in ${JSON.stringify(name.slice(0, 80))} is longer than programs can use`,
+      { hint: 'mount the two generations with --read-only, and compare what you need' }
+    )
+  })
   return new Map(generation.manifest.entries.map((entry) => [`/${paths.get(entry.inode) ?? ''}`, entry]))
 }
 

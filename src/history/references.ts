@@ -20,6 +20,9 @@ import type { ObjectPlace } from '../format/place.js'
 import { readTombstone } from '../format/tombstone.js'
 import type { Share } from '../share/share.js'
 
+/** PATH_MAX of Linux, less the zero byte at the end */
+const PATH_CHARACTERS_MAX = 4095
+
 /** A file of one generation (or branch), as messages name it. */
 export interface FileUse {
   readonly generation: string
@@ -107,12 +110,20 @@ function addUse<Use>(all: Map<string, ObjectUses<Use>>, place: ObjectPlace, use:
   else known.uses.push(use)
 }
 
-/** Path of each inode below the root of the VM. Parents come before their children. */
-export function pathsOf({ manifest }: PublishedGeneration): Map<number, string> {
+/**
+ * Path of each inode below the root of the VM. Parents come before their children. Directories of a hostile manifest lie in
+ * each other 200,000 deep: all of their paths are tens of gigabytes. So what is longer than a path can be for a program
+ * begins anew.
+ */
+export function pathsOf(
+  { manifest }: PublishedGeneration,
+  tooLong: (name: string) => string = (name) => `.../${name}`
+): Map<number, string> {
   const paths = new Map<number, string>()
   for (const entry of manifest.entries) {
     const parent = paths.get(entry.parent)
-    paths.set(entry.inode, parent === undefined || parent === '' ? entry.name : `${parent}/${entry.name}`)
+    const path = parent === undefined || parent === '' ? entry.name : `${parent}/${entry.name}`
+    paths.set(entry.inode, path.length > PATH_CHARACTERS_MAX ? tooLong(entry.name) : path)
   }
   return paths
 }
