@@ -251,6 +251,8 @@ function addShareViews(program: Command): void {
     .argument('<vm>', 'the VM on the share')
     .option('--keep <n>', 'how many of the newest generations stay', defaultOf('prune.keep'))
     .option('--branch <name...>', 'branches to remove; the others stay')
+    .option('--give-up <generation...>', 'remove generations or branches whose manifest is damaged')
+    .option('--no-compact', 'leave chunks alone that are mostly garbage')
     .option(
       '--grace <duration>',
       'how long unused chunks are kept, by the clock of the server',

@@ -20,7 +20,8 @@ const DIGEST_FILE = 'manifest.sha256'
 const DIGEST_FILE_BYTES_MAX = 1024
 const BRANCH_PATTERN = /^(\d{8})-([0-9a-f]{16})$/
 const BRANCH_SESSION_DIGITS = 16
-/** of work of which nobody knows the session any more; no session has this id */
+/** in tombstones of what nobody knows any more: nothing has this digest, no session this id */
+export const UNKNOWN_DIGEST = '0'.repeat(64)
 const UNKNOWN_SESSION = '0'.repeat(32)
 
 /** A generation as it was read: its digest is what the chain and the next generation's parent refer to. */
@@ -163,7 +164,24 @@ export function bury(share: Share, directory: string, record: GenerationRecord):
   if (readTombstone(share, directory) === undefined) {
     writeTombstone(share, directory, { generation, digest, session, parent })
   }
+  removeManifest(share, directory)
+}
+
+/** Where a tombstone is, nothing else counts. */
+export function removeManifest(share: Share, directory: string): void {
   for (const file of [MANIFEST_FILE, DIGEST_FILE]) share.remove(`${directory}/${file}`)
+}
+
+/** Leaves a tombstone in place of what cannot be read any more: with its digest, when that can still be told. */
+export function buryDamaged(share: Share, directory: string, generation: number): void {
+  let digest = UNKNOWN_DIGEST
+  try {
+    digest = readDigest(share, directory, directory)
+  } catch (error) {
+    if (!(error instanceof IntegrityError)) throw error
+  }
+  writeTombstone(share, directory, { generation, digest, session: UNKNOWN_SESSION, parent: null })
+  removeManifest(share, directory)
 }
 
 /**

@@ -75,6 +75,8 @@ const manifestSchema = z.object({
   sentBytes: count,
   /** generation or branch whose content this is, when a rollback has made it */
   restores: label(64).optional(),
+  /** made by prune: the content of its parent, in other chunks */
+  compaction: z.literal(true).optional(),
   /** of a checkpoint: the session that went on after it, and how many it had published before */
   checkpoint: z.object({ session: identifier, sequence: positive }).optional(),
   /** first inode number that was never used */

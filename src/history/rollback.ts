@@ -19,13 +19,11 @@ import {
   publishGeneration,
   type PublishedGeneration,
   readGeneration,
-  readNewestGeneration
+  readNewestGeneration,
+  UNKNOWN_DIGEST
 } from '../format/generations.js'
 import { type GenerationReference, type HeldLease, leaseStillHeld, releaseLease } from '../share/lease.js'
 import type { Share } from '../share/share.js'
-
-/** digest in the tombstone of a missing number of which nobody knows more */
-const UNKNOWN_DIGEST = '0'.repeat(64)
 
 export interface RollbackOptions {
   readonly share: Share
@@ -66,6 +64,7 @@ export function rollBack(options: RollbackOptions): PublishedGeneration | undefi
       sentBytes: 0,
       restores: name,
       checkpoint: undefined,
+      compaction: undefined,
       nextInode: Math.max(head.nextInode, source.manifest.nextInode) // inode numbers are never used twice
     })
     newest = { number: published.number, digest: published.digest }

@@ -5,7 +5,7 @@
  */
 import { errnoOf, IntegrityError, IsrfsError, messageOf } from '../base/errors.js'
 import { toGeneration } from '../base/units.js'
-import { digestOfGeneration, generationName, listGenerations } from '../format/generations.js'
+import { digestOfGeneration, generationName, listGenerations, UNKNOWN_DIGEST } from '../format/generations.js'
 import { type GenerationReference, newestKnown, readLease } from '../share/lease.js'
 import { listPins, readPin } from '../share/pin.js'
 import type { Share } from '../share/share.js'
@@ -71,7 +71,7 @@ function brokenChains(share: Share, live: readonly LiveGeneration[]): Flaw[] {
     const { parent } = published.manifest
     if (parent === null) return []
     const digest = digestOrNothing(share, parent.generation)
-    if (digest === undefined || digest === parent.digest) return []
+    if (digest === undefined || digest === UNKNOWN_DIGEST || digest === parent.digest) return []
     const why = `generation ${name} was made from another generation ${String(parent.generation)} than this one`
     return [{ path: share.pathOf(generationName(parent.generation)), why, generations: [] }]
   })

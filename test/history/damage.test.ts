@@ -68,7 +68,7 @@ test('a newest generation that the lease promises and nobody can find is given u
   for (const number of [3, 4]) fs.rmSync(history.share.pathOf(generationName(number)), { recursive: true })
   t.regex((await flawsOf(history)).join(), /generations\/00000004: it is missing, although .* --accept-rollback/)
   const refusal = t.throws(() => history.rollBack(1), { instanceOf: FailedError, message: /names generation 4/ })
-  t.regex(refusal?.hint ?? '', /--accept-rollback/)
+  t.regex(refusal.hint ?? '', /--accept-rollback/)
   t.is(readNewestGeneration(history.share).number, toGeneration(2), 'nothing was published')
   t.is(history.rollBack(1, true)?.number, toGeneration(5))
   t.true((await history.contentOf(5)).equals(history.contents[0] ?? nothing))

@@ -2,12 +2,13 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import test from 'ava'
-import { IntegrityError, LeaseHeldError } from '../../src/base/errors.js'
+import { FailedError, IntegrityError, LeaseHeldError, UsageError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, toGeneration } from '../../src/base/units.js'
 import {
   bury,
   findSession,
   generationName,
+  publishGeneration,
   readGeneration,
   readNewestGeneration,
   recordOf
@@ -35,6 +36,35 @@ test('diff names files and counts changed blocks, from maps alone', async (t) =>
     { path: '/new', change: 'added', changedBytes: BLOCK_BYTES }
   ])
   t.deepEqual(diffGenerations(history.share, read(2), read(2)), [])
+})
+
+test('directories that lie in each other without end take no memory without end', async (t) => {
+  const history = await historyOf(t, 1)
+  const { manifest } = readNewestGeneration(history.share)
+  const [root, ...others] = manifest.entries
+  const file = others.find((entry) => entry.type === 'file')
+  if (root === undefined || file === undefined) throw new Error('the generation has no file')
+  const depth = 100_000
+  const first = manifest.nextInode
+  const chain = Array.from({ length: depth }, (_, index) => ({
+    ...root,
+    inode: first + index,
+    parent: index === 0 ? root.inode : first + index - 1,
+    name: 'd'
+  }))
+  const deep = { ...file, inode: first + depth, parent: first + depth - 1 }
+  publishGeneration(history.share, {
+    ...manifest,
+    generation: 2,
+    nextInode: first + depth + 1,
+    entries: [...manifest.entries, ...chain, deep]
+  })
+  const [before, after] = [1, 2].map((number) => readGeneration(history.share, toGeneration(number)))
+  if (before === undefined || after === undefined) throw new Error('not published')
+  t.throws(() => diffGenerations(history.share, before, after), { instanceOf: FailedError, message: /too deep/ })
+  fs.rmSync(history.share.pathOf('chunks'), { recursive: true })
+  const { bad } = await history.check()
+  t.true(bad.flatMap(({ suffers }) => suffers).every(({ path: name }) => name.length < 5000))
 })
 
 test('a rollback publishes old content as the newest generation, under the lease, and sends nothing', async (t) => {
@@ -144,6 +174,64 @@ test('a prune that fails at some call leaves a VM in which all that is kept is w
     t.true((await history.contentOf(3)).equals(history.contents[2] ?? Buffer.alloc(0)))
     if (!faulty.wasReached) break
   }
+})
+
+test('a damaged generation that a person gives up becomes a tombstone, and prune goes on', async (t) => {
+  const damages: ((file: (name: string) => string) => void)[] = [
+    (file) => fs.writeFileSync(file('manifest.json'), '{}'),
+    (file) => fs.rmSync(file('manifest.sha256')),
+    (file) => fs.writeFileSync(file('tombstone.json'), 'junk')
+  ]
+  for (const damage of damages) {
+    const history = await historyOf(t, 3)
+    damage((name) => history.share.pathOf(`${generationName(2)}/${name}`))
+    const refusal = t.throws(() => history.prune({ keep: 3 }), { instanceOf: IntegrityError })
+    t.regex(refusal.hint ?? '', /--give-up 2/)
+    t.throws(() => history.prune({ giveUp: ['2', '3'] }), { instanceOf: UsageError, message: /3 is no damaged/ })
+    t.deepEqual(history.prune({ keep: 3, giveUp: ['2'], yes: false }).removed, ['2'])
+    t.deepEqual(history.prune({ keep: 3, giveUp: ['2'] }).removed, ['2'])
+    t.deepEqual(fs.readdirSync(history.share.pathOf(generationName(2))), ['tombstone.json'])
+    for (const number of [1, 3]) {
+      t.true((await history.contentOf(number)).equals(history.contents[number - 1] ?? Buffer.alloc(0)))
+    }
+    t.deepEqual((await history.check()).bad, [])
+  }
+})
+
+test('what somebody has put between the files of a VM does not stop a prune', async (t) => {
+  const history = await historyOf(t, 2)
+  for (const name of [
+    'generations/.DS_Store',
+    'generations/x/y',
+    'chunks/notes',
+    'chunks/zz/x',
+    'pins/notes',
+    'trash/x',
+    'x'
+  ]) {
+    fs.mkdirSync(path.dirname(history.share.pathOf(name)), { recursive: true })
+    fs.writeFileSync(history.share.pathOf(name), 'not ours')
+  }
+  t.deepEqual(history.prune().removed, ['1'])
+  t.deepEqual((await history.check()).bad, [])
+  t.true(fs.existsSync(history.share.pathOf('chunks/zz/x')), 'and stays')
+})
+
+test('chunks of a generation that was pinned while it was buried stay', async (t) => {
+  const history = await historyOf(t, 3)
+  const write = history.share.write.bind(history.share)
+  history.share.write = (name, bytes) => {
+    if (name.startsWith(generationName(2))) createPin(history.share, OTHER, 2)
+    write(name, bytes)
+  }
+  const chunks = history.chunks()
+  for (const chunk of chunks) fs.utimesSync(chunk, 1, 1)
+  const { removed, trashedChunks } = history.prune({ graceMs: 3_600_000 })
+  t.deepEqual([removed, trashedChunks], [['1', '2'], 0])
+  t.is(history.prune({ graceMs: 3_600_000 }).trashedChunks, 0)
+  t.deepEqual(history.chunks(), chunks)
+  fs.rmSync(history.share.pathOf('pins'), { recursive: true })
+  t.true(history.prune({ graceMs: 3_600_000 }).trashedChunks > 0)
 })
 
 test('a burial that stopped in the middle counts as done, and is ended by the next prune', async (t) => {
