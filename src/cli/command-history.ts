@@ -10,6 +10,7 @@ import { readVmDescriptor } from '../format/vm.js'
 import { type CheckProgress, type CheckResult, checkVm, type Suffering } from '../history/check.js'
 import { diffGenerations } from '../history/diff.js'
 import { type Compaction, prune } from '../history/prune.js'
+import { repairDescriptor } from '../history/repair-descriptor.js'
 import { repairChunks } from '../history/repair.js'
 import { rollBack } from '../history/rollback.js'
 import { openClient } from '../session/client.js'
@@ -74,6 +75,9 @@ export async function checkCommand(given: string | undefined, options: CheckComm
     return
   }
   if (given === undefined) throw new UsageError('which VM? isrfs check <vm>, or isrfs check --cache')
+  if (options.repair === true && repairDescriptor(new Share(path.resolve(given)))) {
+    notice(`made anew from the generations: ${path.resolve(given, 'vm.json')}`)
+  }
   const share = shareOf(given)
   const only = options.generation === undefined ? undefined : nameOf(readNamed(share, options.generation))
   const readData = options.readData === true || options.repair === true

@@ -16,7 +16,7 @@
  * 4. A crash between any two steps leaves a VM in which everything that is kept is whole; the next prune goes on.
  * All times are the server's: those of files on the share, compared with the one that a new file gets.
  */
-import { IntegrityError, IsrfsError, LeaseHeldError, UsageError } from '../base/errors.js'
+import { FailedError, IntegrityError, IsrfsError, LeaseHeldError, UsageError } from '../base/errors.js'
 import { BLOCKS_PER_MAP_PAGE, CHUNK_BYTES_MAX } from '../base/units.js'
 import { acquireImportLease, checkPromised, type ImportClient, referenceTo } from '../commit/import-lease.js'
 import { chunkName } from '../format/chunk.js'
@@ -175,15 +175,16 @@ class Prune {
   #readAll(giveUp: readonly string[] = []): { readonly live: LiveGeneration[]; readonly givenUp: Unreadable[] } {
     const { root } = this.#share
     const { live, unreadable } = readLive(this.#share)
-    const givenUp = unreadable.filter(({ name }) => giveUp.includes(name))
+    const givenUp = unreadable.filter(({ name, isDamaged }) => isDamaged && giveUp.includes(name))
     const whole = giveUp.find((name) => !givenUp.some((each) => each.name === name))
     if (whole !== undefined) {
       throw new UsageError(`${whole} is no damaged generation of ${root}`, {
         hint: `isrfs check ${root} lists those that are; others go with --keep and --branch`
       })
     }
-    const bad = unreadable.find(({ name }) => !giveUp.includes(name))
+    const bad = unreadable.find((each) => !givenUp.includes(each))
     if (bad === undefined) return { live, givenUp }
+    if (!bad.isDamaged) throw new FailedError(`nothing is removed: ${bad.why}`)
     throw new IntegrityError(`nothing is removed from a damaged VM: ${bad.why}`, {
       hint: `isrfs check ${root} lists what is damaged. Restore it from a backup of the share, or give it up, with all that it alone needs: isrfs prune ${root} --give-up ${bad.name}`
     })

@@ -3,7 +3,7 @@
  * when one is damaged. Pages are read one at a time, so memory grows with the number of map pages (one for 128 MiB of a
  * file), not with blocks.
  */
-import { messageOf } from '../base/errors.js'
+import { IntegrityError, messageOf } from '../base/errors.js'
 import { toGeneration } from '../base/units.js'
 import { readMapObject } from '../cache/map-object.js'
 import { decodeMapRoot, MapPage, type MapRoot } from '../format/block-map.js'
@@ -18,6 +18,7 @@ import {
 } from '../format/generations.js'
 import type { ObjectPlace } from '../format/place.js'
 import { readTombstone } from '../format/tombstone.js'
+import { UnknownVersionError } from '../share/json.js'
 import type { Share } from '../share/share.js'
 
 /** PATH_MAX of Linux, less the zero byte at the end */
@@ -49,6 +50,8 @@ export interface Unreadable {
   readonly name: string
   readonly path: string
   readonly why: string
+  /** false: it was made by a newer isrfs */
+  readonly isDamaged: boolean
 }
 
 /** All generations and branches that are not pruned; those that cannot be read come apart. */
@@ -59,7 +62,8 @@ export function readLive(share: Share): { readonly live: LiveGeneration[]; reado
     try {
       if (readTombstone(share, directory) === undefined) live.push({ name, published: read() })
     } catch (error) {
-      unreadable.push({ name, path: share.pathOf(directory), why: messageOf(error) })
+      const isDamaged = error instanceof IntegrityError && !(error instanceof UnknownVersionError)
+      unreadable.push({ name, path: share.pathOf(directory), why: messageOf(error), isDamaged })
     }
   }
   for (const number of listGenerations(share)) {

@@ -23,6 +23,7 @@ import {
   UNKNOWN_DIGEST
 } from '../format/generations.js'
 import { type GenerationReference, type HeldLease, leaseStillHeld, releaseLease } from '../share/lease.js'
+import { UnknownVersionError } from '../share/json.js'
 import type { Share } from '../share/share.js'
 
 export interface RollbackOptions {
@@ -102,7 +103,8 @@ function readHead(share: Share): Head {
   } catch (error) {
     const numbers = listGenerations(share)
     const number = numbers.at(-1)
-    if (!(error instanceof IntegrityError) || number === undefined) throw error
+    const isDamaged = error instanceof IntegrityError && !(error instanceof UnknownVersionError)
+    if (!isDamaged || number === undefined) throw error
     const digest = orNothing(() => digestOfGeneration(share, number))
     const reference = digest === undefined ? undefined : { number, digest }
     const below = numbers.toReversed().map((each) => orNothing(() => readGeneration(share, each)))

@@ -9,6 +9,9 @@ export interface JsonFormat<Schema extends z.ZodType> {
   readonly schema: Schema
 }
 
+/** Made by a newer isrfs: nothing is damaged, and nothing may be treated as if it were. */
+export class UnknownVersionError extends IntegrityError {}
+
 export function parseShareJson<Schema extends z.ZodType>(bytes: Buffer, schema: Schema, what: string): z.infer<Schema> {
   return check(parse(bytes, what), schema, what)
 }
@@ -22,7 +25,7 @@ export function parseVersioned<Schema extends z.ZodType>(
   const value = parse(bytes, what)
   const { version } = check(value, z.object({ format: z.literal(expected.format), version: z.number().int() }), what)
   if (version !== expected.version) {
-    throw new IntegrityError(
+    throw new UnknownVersionError(
       `${what} has format version ${String(version)}; this isrfs reads version ${String(expected.version)}`,
       { hint: 'use a newer isrfs' }
     )

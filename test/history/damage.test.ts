@@ -2,6 +2,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import test from 'ava'
+import { sha256Hex } from '../../src/base/digest.js'
 import { FailedError, IntegrityError } from '../../src/base/errors.js'
 import {
   digestOfGeneration,
@@ -10,6 +11,8 @@ import {
   readNewestGeneration
 } from '../../src/format/generations.js'
 import { toGeneration } from '../../src/base/units.js'
+import { readVmDescriptor } from '../../src/format/vm.js'
+import { repairDescriptor } from '../../src/history/repair-descriptor.js'
 import { createPin } from '../../src/share/pin.js'
 import { type History, historyOf, OTHER } from '../support/history-bed.js'
 
@@ -140,8 +143,39 @@ test('a check notices a history that was put together from two', async (t) => {
   const bytes = fs.readFileSync(manifestOf(history, other?.number ?? 0), 'utf8')
   const forged = bytes.replace('"generation": 4', '"generation": 2').replace('"generation": 3', '"generation": 1')
   fs.rmSync(history.share.pathOf(generationName(4)), { recursive: true })
-  const { sha256Hex } = await import('../../src/base/digest.js')
   fs.writeFileSync(path.join(directory, 'manifest.json'), forged)
   fs.writeFileSync(path.join(directory, 'manifest.sha256'), `${sha256Hex(Buffer.from(forged))}  manifest.json\n`)
   t.regex((await flawsOf(history)).join('\n'), /generation 3 was made from another generation 2 than this one/)
+})
+
+test('vm.json is made anew from the generations, when they agree on whose they are', async (t) => {
+  const history = await historyOf(t, 2)
+  const file = history.share.pathOf('vm.json')
+  const { vm } = readVmDescriptor(history.share)
+  t.false(repairDescriptor(history.share), 'it is whole')
+  for (const damage of [() => fs.truncateSync(file, 20), () => fs.rmSync(file)]) {
+    damage()
+    const error = t.throws(() => readVmDescriptor(history.share), { instanceOf: IntegrityError })
+    t.regex(error.hint ?? '', /check .* --repair/)
+    t.true(repairDescriptor(history.share))
+    t.is(readVmDescriptor(history.share).vm, vm)
+    t.deepEqual((await history.check()).bad, [])
+  }
+  await history.next()
+  fs.writeFileSync(file, '{"format": "isrfs", "version": 9}')
+  t.throws(() => repairDescriptor(history.share), { message: /version 9/ }, 'that of a newer isrfs is not damaged')
+  fs.rmSync(file)
+  fs.rmSync(history.share.pathOf('generations'), { recursive: true })
+  t.throws(() => repairDescriptor(history.share), { message: /there is no VM/ })
+})
+
+test('what a newer isrfs has made is not damaged: it is neither rolled over nor given up', async (t) => {
+  const history = await historyOf(t, 3)
+  const file = manifestOf(history, 3)
+  const newer = Buffer.from(fs.readFileSync(file, 'utf8').replace('"version": 1', '"version": 2'))
+  fs.writeFileSync(file, newer)
+  fs.writeFileSync(path.join(path.dirname(file), 'manifest.sha256'), `${sha256Hex(newer)}  manifest.json\n`)
+  t.throws(() => history.rollBack(2), { message: /format version 2/ })
+  t.throws(() => history.prune({ giveUp: ['3'] }), { message: /format version 2/ })
+  t.deepEqual(fs.readFileSync(file), newer)
 })
