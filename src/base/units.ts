@@ -26,6 +26,8 @@ export const BLOCKS_PER_MAP_PAGE = 1024
 export const CHUNK_BYTES_MAX = 16 * 1024 * 1024
 /** largest VM file: 16 TiB */
 export const FILE_BYTES_MAX = 16 * 2 ** 40
+/** PATH_MAX of Linux, less the zero byte at the end */
+export const PATH_CHARACTERS_MAX = 4095
 export const NAME_BYTES_MAX = 255
 export const SYMLINK_BYTES_MAX = 4095
 /** names that one file may have, as on ext4 */

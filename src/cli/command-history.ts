@@ -9,7 +9,8 @@ import { type PublishedGeneration, readBranch, readGeneration } from '../format/
 import { readVmDescriptor } from '../format/vm.js'
 import { type CheckProgress, type CheckResult, checkVm, type Suffering } from '../history/check.js'
 import { diffGenerations } from '../history/diff.js'
-import { prune } from '../history/prune.js'
+import { type Compaction, prune } from '../history/prune.js'
+import { repairDescriptor } from '../history/repair-descriptor.js'
 import { repairChunks } from '../history/repair.js'
 import { rollBack } from '../history/rollback.js'
 import { openClient } from '../session/client.js'
@@ -47,11 +48,12 @@ export function diffCommand(given: string, from: string, to: string, options: { 
 export function rollbackCommand(
   given: string,
   name: string,
-  options: GlobalOptions & { readonly json?: boolean }
+  options: GlobalOptions & { readonly acceptRollback?: boolean; readonly json?: boolean }
 ): void {
   const share = shareOf(given)
   const source = readNamed(share, name)
-  const published = rollBack({ share, name: nameOf(source), source, client: clientOf(options) })
+  const acceptMissing = options.acceptRollback === true
+  const published = rollBack({ share, name: nameOf(source), source, client: clientOf(options), acceptMissing })
   resultAs(options.json, { vm: share.root, restores: nameOf(source), generation: published?.number ?? null }, () =>
     published === undefined
       ? `generation ${nameOf(source)} of ${share.root} is the newest one already`
@@ -73,6 +75,9 @@ export async function checkCommand(given: string | undefined, options: CheckComm
     return
   }
   if (given === undefined) throw new UsageError('which VM? isrfs check <vm>, or isrfs check --cache')
+  if (options.repair === true && repairDescriptor(new Share(path.resolve(given)))) {
+    notice(`made anew from the generations: ${path.resolve(given, 'vm.json')}`)
+  }
   const share = shareOf(given)
   const only = options.generation === undefined ? undefined : nameOf(readNamed(share, options.generation))
   const readData = options.readData === true || options.repair === true
@@ -124,6 +129,8 @@ export interface PruneCommandOptions {
   readonly keep: string
   readonly branch?: readonly string[]
   readonly grace: string
+  readonly giveUp?: readonly string[]
+  readonly compact?: boolean
   readonly yes?: boolean
   readonly json?: boolean
 }
@@ -137,10 +144,15 @@ export function pruneCommand(given: string, options: GlobalOptions & PruneComman
     keep: toCount(options.keep, '--keep'),
     branches: options.branch ?? [],
     graceMs: toDurationMs(options.grace),
-    yes
+    yes,
+    giveUp: options.giveUp ?? [],
+    ...(options.compact === false ? { compactBytesMin: Infinity } : {})
   })
+  const { compaction } = pruned
   if (options.json === true) {
-    result(JSON.stringify({ done: yes, ...pruned }))
+    const { generation = null, why = null } = compaction ?? {}
+    const value = compaction === undefined ? null : { ...compaction, generation, why }
+    result(JSON.stringify({ done: yes, ...pruned, compaction: value }))
     return
   }
   for (const { name, why } of pruned.kept) notice(`generation ${name} stays: ${why}`)
@@ -148,6 +160,7 @@ export function pruneCommand(given: string, options: GlobalOptions & PruneComman
   const chunks = `${String(pruned.trashedChunks)} unused chunks (${bytes(pruned.trashedBytes)})`
   if (!yes) {
     result(`would remove ${names} and move ${chunks} to the trash; --yes does it`)
+    if (compaction !== undefined) result(`would copy ${describeCompaction(compaction)}`)
     return
   }
   result(
@@ -156,6 +169,17 @@ export function pruneCommand(given: string, options: GlobalOptions & PruneComman
   if (pruned.waitingChunks > 0) {
     notice(`${String(pruned.waitingChunks)} unused chunks are kept for now: a later prune removes them`)
   }
+  if (compaction === undefined) return
+  if (compaction.generation === undefined) {
+    notice(`not compacted: ${compaction.why ?? ''}`)
+    return
+  }
+  result(`copied ${describeCompaction(compaction)}: generation ${String(compaction.generation)} has the same content`)
+  notice('later prunes remove what it was copied from')
+}
+
+function describeCompaction({ chunks, usedBytes, garbageBytes }: Compaction): string {
+  return `what is used (${bytes(usedBytes)}) of ${String(chunks)} chunks that are mostly garbage (${bytes(garbageBytes)})`
 }
 
 function shareOf(given: string): Share {

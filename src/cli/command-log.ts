@@ -89,7 +89,8 @@ function rowOf(entry: Entry): string[] {
   ]
 }
 
-function noteOf({ restores, checkpoint }: Manifest): string {
+function noteOf({ restores, checkpoint, compaction }: Manifest): string {
+  if (compaction === true) return 'compaction'
   if (restores !== undefined) return `restores ${restores}`
   return checkpoint === undefined ? '' : 'checkpoint'
 }
@@ -101,7 +102,7 @@ function jsonOf(entry: Entry): object {
   if (entry.kind === 'damaged') return { generation, ...branch, damage: entry.damage }
   if (entry.kind === 'pruned') return { generation, ...branch, pruned: entry.pruned }
   const { digest, manifest } = entry.read
-  const { created, client, changedBytes, sentBytes, parent, session, restores, checkpoint } = manifest
+  const { created, client, changedBytes, sentBytes, parent, session, restores, checkpoint, compaction } = manifest
   return {
     generation,
     ...branch,
@@ -116,7 +117,8 @@ function jsonOf(entry: Entry): object {
     files: filesIn(entry.read),
     totalBytes: sizeOf(manifest),
     ...(restores === undefined ? {} : { restores }),
-    ...(checkpoint === undefined ? {} : { checkpoint })
+    ...(checkpoint === undefined ? {} : { checkpoint }),
+    ...(compaction === undefined ? {} : { compaction })
   }
 }
 

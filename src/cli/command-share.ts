@@ -3,7 +3,7 @@ import path from 'node:path'
 import { FailedError, LeaseHeldError, messageOf } from '../base/errors.js'
 import { leaseHolder } from '../daemon/host.js'
 import { BEAT_INTERVAL_MS } from '../daemon/right.js'
-import { type PublishedGeneration, readNewestGeneration } from '../format/generations.js'
+import { listGenerations, type PublishedGeneration, readNewestGeneration } from '../format/generations.js'
 import { readVmDescriptor } from '../format/vm.js'
 import { openClient } from '../session/client.js'
 import { breakLease, describeHolder, type LeaseState, readLease } from '../share/lease.js'
@@ -122,7 +122,8 @@ export async function leaseCommand(
   prepareDirectory(clientDirectory, '--client-dir')
   await refuseWhileAlive(share, state)
   // what its holder has not published is based on the newest generation: prune must leave that alone from now on
-  createSessionPin(share, state.lease.holder, state.lease.number, readNewestGeneration(share).number)
+  const newest = listGenerations(share).at(-1) // also when it is damaged: a lease can be broken all the same
+  if (newest !== undefined) createSessionPin(share, state.lease.holder, state.lease.number, newest)
   breakLease(share, state, leaseHolder(openClient(clientDirectory).id, '(isrfs lease --break)'))
   resultAs(
     options.json,

@@ -103,7 +103,11 @@ const logged = z.union([
     checkpoint: z
       .strictObject({ session: z.string(), sequence: z.number() })
       .optional()
-      .describe('only of checkpoints: the session that went on')
+      .describe('only of checkpoints: the session that went on'),
+    compaction: z
+      .literal(true)
+      .optional()
+      .describe('only of what prune has made: the content of its parent in other chunks')
   }),
   z.strictObject({ generation: z.number(), branch: z.string().optional(), pruned: time('when it was pruned') }),
   z.strictObject({ generation: z.number(), branch: z.string().optional(), damage: z.string() })
@@ -201,7 +205,17 @@ export const JSON_SCHEMAS = {
     trashedBytes: z.number(),
     deletedChunks: z.number(),
     deletedBytes: z.number(),
-    waitingChunks: count('unused, and still within the grace')
+    waitingChunks: count('unused, and still within the grace'),
+    compaction: z
+      .strictObject({
+        generation: z.number().nullable().describe('that has the content of the newest one now; null: none was made'),
+        chunks: count('that were mostly garbage'),
+        garbageBytes: count('in them; they can go when generations that use them are pruned'),
+        usedBytes: count('in them, to be copied'),
+        why: z.string().nullable().describe('why none was made although there is enough garbage')
+      })
+      .nullable()
+      .describe('null: too little garbage')
   }),
   lease,
   doctor: z.array(finding),

@@ -223,6 +223,7 @@ function addShareViews(program: Command): void {
     .description('make an older generation, or a branch, the newest one; nothing is lost')
     .argument('<vm>', 'the VM on the share')
     .argument('<n>', 'generation, or branch')
+    .option('--accept-rollback', 'although the share has lost a newer generation (a restored backup)')
     .option('--json', 'one JSON object')
     .action(async (vm: string, name: string, options: object, command: Command) => {
       ;(await import('./command-history.js')).rollbackCommand(vm, name, withGlobals(command, options))
@@ -238,7 +239,7 @@ function addShareViews(program: Command): void {
     .option('--read-data', 'read and verify every block, not only what leads to it')
     .option(
       '--repair',
-      'verify every block, and put damaged chunks back from the cache of this client where it has them'
+      'verify every block, put damaged chunks back from the cache of this client where it has them, and make vm.json anew'
     )
     .option('--json', 'one JSON object')
     .action(async (vm: string | undefined, options: object, command: Command) =>
@@ -250,6 +251,8 @@ function addShareViews(program: Command): void {
     .argument('<vm>', 'the VM on the share')
     .option('--keep <n>', 'how many of the newest generations stay', defaultOf('prune.keep'))
     .option('--branch <name...>', 'branches to remove; the others stay')
+    .option('--give-up <generation...>', 'remove generations or branches whose manifest is damaged')
+    .option('--no-compact', 'leave chunks alone that are mostly garbage')
     .option(
       '--grace <duration>',
       'how long unused chunks are kept, by the clock of the server',

@@ -46,15 +46,32 @@ export function acquireImportLease(share: Share, client: ImportClient): HeldLeas
 
 /** The generation that the lease promises has to be found; an older one must not be built upon. */
 export function checkPromised(share: Share, held: HeldLease, newest: PublishedGeneration): void {
-  const promised = held.generation
-  if (promised === null || newest.number > promised.number) return
-  if (newest.number === promised.number && newest.digest === promised.digest) return
-  throw new FailedError(
-    `the lease of ${share.root} names generation ${promised.number}, but the newest one that is seen here is ${newest.number}`,
-    {
-      hint: 'wait until the share shows it (NFS clients can lag for up to a minute) and repeat'
-    }
-  )
+  if (held.generation === null || isPromiseKept(held, { number: newest.number, reference: newest })) return
+  throw promiseBroken(share, held.generation, newest.number, {
+    hint: `wait until the share shows it (NFS clients can lag for up to a minute) and repeat. When it is gone, because the share was restored from a backup, make another one the newest: isrfs rollback ${share.root} <n> --accept-rollback`
+  })
+}
+
+/** Whether the newest generation is the one that the lease promises, or a later one. */
+export function isPromiseKept(
+  { generation: promised }: Pick<HeldLease, 'generation'>,
+  newest: { readonly number: number; readonly reference: Pick<GenerationReference, 'digest'> | undefined }
+): boolean {
+  if (promised === null || newest.number > promised.number) return true
+  return newest.number === promised.number && newest.reference?.digest === promised.digest
+}
+
+export function promiseBroken(
+  share: Share,
+  promised: GenerationReference,
+  newest: number,
+  details: { readonly hint: string }
+): FailedError {
+  const what =
+    promised.number === newest
+      ? `generation ${String(newest)} is another one here`
+      : `the newest one that is seen here is ${String(newest)}`
+  return new FailedError(`the lease of ${share.root} names generation ${String(promised.number)}, but ${what}`, details)
 }
 
 export function referenceTo(generation: PublishedGeneration): GenerationReference {

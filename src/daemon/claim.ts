@@ -135,13 +135,15 @@ async function findNewest({ pool, vmPath, notice }: ClaimRequest, held: HeldLeas
     if (newest.number === promised.number) {
       if (newest.digest === promised.digest) return newest
       throw new IntegrityError(`generation ${String(newest.number)} of ${vmPath} is not the one that was published`, {
-        hint: 'the share was changed behind isrfs, perhaps restored from a backup; mount it --read-only to look at it'
+        hint: `the share was changed behind isrfs, perhaps restored from a backup; mount it --read-only to look at it. When it is what you want: isrfs rollback ${vmPath} ${String(newest.number)} --accept-rollback`
       })
     }
     if (Date.now() > deadline) {
       throw new FailedError(
         `generation ${String(promised.number)} of ${vmPath} was published, but only ${String(newest.number)} can be seen`,
-        { hint: 'the share lags behind or was restored from a backup; try again, or mount --read-only to look at it' }
+        {
+          hint: `the share lags behind or was restored from a backup; try again, or mount --read-only to look at it. When generation ${String(promised.number)} is gone for good, make another one the newest: isrfs rollback ${vmPath} ${String(newest.number)} --accept-rollback`
+        }
       )
     }
     if (attempt === 0) notice(`waiting for generation ${String(promised.number)} to become visible on the share`)

@@ -80,11 +80,7 @@ async function open(opening: Opening): Promise<OpenedVm> {
 }
 
 /** A mount that will not be: leaves the share and this client as they were, but keeps a session with changes. */
-export async function abandon({
-  session,
-  right,
-  base
-}: Pick<OpenedVm, 'base' | 'session' | 'right' | 'held'>): Promise<void> {
+export async function abandon({ session, right, base }: Pick<OpenedVm, 'base' | 'session' | 'right'>): Promise<void> {
   if (session.namespace.changed && !session.identity.discard) {
     right.stop()
     await session.close()
@@ -137,16 +133,28 @@ async function openPrivately(
   vmId: string
 ): Promise<Claimed> {
   const { generation, branch } = request
+  const readBranch = (name: string): Promise<PublishedGeneration> =>
+    pool.run('branch', { name }, { what: `reading branch ${name}` })
+  const readGeneration = (number: number): Promise<PublishedGeneration> =>
+    pool.run('generation', { number }, { what: `reading generation ${String(number)}` })
   const base =
     branch !== null
-      ? await pool.run('branch', { name: branch }, { what: `reading branch ${branch}` })
+      ? await readBranch(branch)
       : generation === null
         ? await pool.run('newest', {}, { what: 'reading the newest generation' })
-        : await pool.run('generation', { number: generation }, { what: `reading generation ${String(generation)}` })
+        : await readGeneration(generation)
   const directory = createPrivateDirectory(request.clientDirectory)
   const session = newSession(directory.path, { vmId, client: client.id, base, held: undefined, discard: true })
   const holder = leaseHolder(client.id, request.mountpoint)
   const right = await PinRight.create(pool, log, holder, base.number)
+  try {
+    // a prune that saw no pin yet may have buried it meanwhile
+    await (branch === null ? readGeneration(base.number) : readBranch(branch))
+  } catch (error) {
+    await abandon({ base, session, right })
+    directory.remove()
+    throw error
+  }
   return { base, session, held: undefined, right, unlock: () => directory.remove() }
 }
 

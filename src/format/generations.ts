@@ -13,13 +13,16 @@ import { type Generation, toGeneration } from '../base/units.js'
 import { listNumbers, numberedName } from '../share/numbered.js'
 import type { Share } from '../share/share.js'
 import { encodeManifest, type Manifest, MANIFEST_BYTES_MAX, parseManifest } from './manifest.js'
-import { readTombstone, type Tombstone, writeTombstone } from './tombstone.js'
+import { readTombstone, type Tombstone, tombstoneFiles, writeTombstone } from './tombstone.js'
 
 const MANIFEST_FILE = 'manifest.json'
 const DIGEST_FILE = 'manifest.sha256'
 const DIGEST_FILE_BYTES_MAX = 1024
 const BRANCH_PATTERN = /^(\d{8})-([0-9a-f]{16})$/
 const BRANCH_SESSION_DIGITS = 16
+/** in tombstones of what nobody knows any more: nothing has this digest, no session this id */
+export const UNKNOWN_DIGEST = '0'.repeat(64)
+const UNKNOWN_SESSION = '0'.repeat(32)
 
 /** A generation as it was read: its digest is what the chain and the next generation's parent refer to. */
 export interface PublishedGeneration {
@@ -161,7 +164,38 @@ export function bury(share: Share, directory: string, record: GenerationRecord):
   if (readTombstone(share, directory) === undefined) {
     writeTombstone(share, directory, { generation, digest, session, parent })
   }
+  removeManifest(share, directory)
+}
+
+/** Where a tombstone is, nothing else counts. */
+export function removeManifest(share: Share, directory: string): void {
   for (const file of [MANIFEST_FILE, DIGEST_FILE]) share.remove(`${directory}/${file}`)
+}
+
+/** Leaves a tombstone in place of what cannot be read any more: with its digest, when that can still be told. */
+export function buryDamaged(share: Share, directory: string, generation: number): void {
+  let digest = UNKNOWN_DIGEST
+  try {
+    digest = readDigest(share, directory, directory)
+  } catch (error) {
+    if (!(error instanceof IntegrityError)) throw error
+  }
+  writeTombstone(share, directory, { generation, digest, session: UNKNOWN_SESSION, parent: null })
+  removeManifest(share, directory)
+}
+
+/**
+ * Takes a number that is known to have been used, and that the share does not show any more, with a tombstone. Fails, and
+ * changes nothing, when something is there after all.
+ */
+export function buryMissing(share: Share, number: number, digest: string): void {
+  const directory = generationName(number)
+  const record = { generation: number, digest, session: UNKNOWN_SESSION, parent: null }
+  share.createDirectory(directory, tombstoneFiles(record))
+  if (readTombstone(share, directory)?.digest === digest) return
+  throw new FailedError(`generation ${String(number)} of ${share.root} is there after all`, {
+    hint: `nothing was changed; look again: isrfs log ${share.root}`
+  })
 }
 
 export function branchDirectory(name: string): string {
@@ -218,7 +252,7 @@ function readPart(share: Share, name: string, bytesMax: number, what: string): B
   try {
     return share.read(name, bytesMax)
   } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error
+    if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENOTDIR') throw error
     throw damaged(share, what, `${share.pathOf(name)} is missing`)
   }
 }

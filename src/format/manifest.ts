@@ -3,8 +3,15 @@
  * map (docs/format.md, "Manifests"). Parsing checks all that a hostile share could have put in.
  */
 import { z } from 'zod'
-import { IntegrityError } from '../base/errors.js'
-import { BLOCK_BYTES, FILE_BYTES_MAX, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../base/units.js'
+import { FailedError, IntegrityError } from '../base/errors.js'
+import {
+  BLOCK_BYTES,
+  FILE_BYTES_MAX,
+  LINKS_MAX,
+  NAME_BYTES_MAX,
+  PATH_CHARACTERS_MAX,
+  SYMLINK_BYTES_MAX
+} from '../base/units.js'
 import {
   count,
   digestHex,
@@ -82,6 +89,8 @@ const manifestSchema = z.object({
   sentBytes: count,
   /** generation or branch whose content this is, when a rollback has made it */
   restores: label(64).optional(),
+  /** made by prune: the content of its parent, in other chunks */
+  compaction: z.literal(true).optional(),
   /** of a checkpoint: the session that went on after it, and how many it had published before */
   checkpoint: z.object({ session: identifier, sequence: positive }).optional(),
   /** first inode number that was never used */
@@ -116,14 +125,19 @@ export function parseManifest(bytes: Buffer, what: string): Manifest {
   return manifest
 }
 
-/** Every name of every entry as a path from the root, which is ''; an entry's first name before its others. */
+/**
+ * Every name of every entry as a path from the root, which is ''; an entry's first name before its others. Throws FailedError
+ * where a path is longer than programs can use: those of a hostile manifest may be gigabytes.
+ */
 export function* manifestPaths(
   entries: readonly ManifestEntry[]
 ): Generator<readonly [path: string, entry: ManifestEntry]> {
   const directories = new Map<number, string>()
   const pathOf = ({ parent, name }: { readonly parent: number; readonly name: string }): string => {
     const above = directories.get(parent) ?? ''
-    return above === '' ? name : `${above}/${name}`
+    const path = above === '' ? name : `${above}/${name}`
+    if (path.length > PATH_CHARACTERS_MAX) throw tooDeep(name)
+    return path
   }
   for (const entry of entries) if (entry.type === 'directory') directories.set(entry.inode, pathOf(entry))
   for (const entry of entries) {
@@ -212,4 +226,12 @@ export function whyNameIsRefused(name: string): string | undefined {
   // U+FFFD stands for bytes that were no UTF-8, a lone surrogate would become it: neither can be found again
   if (/[\uFFFD\p{Surrogate}]/u.test(name)) return 'has a name that is not valid UTF-8'
   return undefined
+}
+
+function tooDeep(name: string): FailedError {
+  const end = JSON.stringify(name.slice(0, 80))
+  return new FailedError(
+    `a generation has directories that lie too deep in each other: a path that ends in ${end} is longer than programs can use`,
+    { hint: 'mount it with --read-only, and look at what you need' }
+  )
 }

@@ -34,12 +34,15 @@ export function readTombstone(share: Share, directory: string): Tombstone | unde
   return parseVersioned(bytes, format, share.pathOf(name))
 }
 
+type NewTombstone = Omit<Tombstone, 'format' | 'version' | 'pruned'>
+
 /** Durable when it returns; the manifest may go then. */
-export function writeTombstone(
-  share: Share,
-  directory: string,
-  tombstone: Omit<Tombstone, 'format' | 'version' | 'pruned'>
-): void {
+export function writeTombstone(share: Share, directory: string, tombstone: NewTombstone): void {
+  for (const [name, bytes] of tombstoneFiles(tombstone)) share.write(`${directory}/${name}`, bytes)
+}
+
+/** What the directory of a generation has in it that is nothing but a tombstone. */
+export function tombstoneFiles(tombstone: NewTombstone): ReadonlyMap<string, Buffer> {
   const content = { format: TOMBSTONE_FORMAT, version: TOMBSTONE_VERSION, ...tombstone }
-  share.write(`${directory}/${TOMBSTONE_FILE}`, toJson({ ...content, pruned: new Date().toISOString() }))
+  return new Map([[TOMBSTONE_FILE, toJson({ ...content, pruned: new Date().toISOString() })]])
 }

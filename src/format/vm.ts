@@ -1,7 +1,7 @@
 /** vm.json: what makes a directory on the share a VM. Written last by an import, never changed. */
 import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
-import { errnoOf, FailedError } from '../base/errors.js'
+import { errnoOf, FailedError, IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, CHUNK_BYTES_MAX } from '../base/units.js'
 import type { Share } from '../share/share.js'
 import { identifier, parseVersioned, timestamp, toJson } from './validation.js'
@@ -51,10 +51,33 @@ export function readVmDescriptor(share: Share): VmDescriptor {
     bytes = share.read('vm.json', VM_BYTES_MAX)
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENOTDIR') throw error
+    if (hasGenerations(share)) {
+      throw new IntegrityError(`${share.pathOf('vm.json')} is missing, although there are generations`, {
+        hint: waysOn(share),
+        cause: error
+      })
+    }
     throw new FailedError(`there is no VM at ${share.root}`, {
       hint: 'check the path (isrfs list <share> shows the VMs of a share), or make one with: isrfs import <vm-dir> <vm>',
       cause: error
     })
   }
-  return parseVersioned(bytes, { format: VM_FORMAT, version: VM_VERSION, schema: vmSchema }, share.pathOf('vm.json'))
+  try {
+    return parseVersioned(bytes, { format: VM_FORMAT, version: VM_VERSION, schema: vmSchema }, share.pathOf('vm.json'))
+  } catch (error) {
+    if (!(error instanceof IntegrityError) || error.hint !== undefined) throw error
+    throw new IntegrityError(error.message, { hint: waysOn(share), cause: error })
+  }
+}
+
+function waysOn(share: Share): string {
+  return `restore it from a backup of the share, or make it anew from the generations: isrfs check ${share.root} --repair`
+}
+
+function hasGenerations(share: Share): boolean {
+  try {
+    return share.list('generations').length > 0
+  } catch {
+    return false // no VM, or none that could be told
+  }
 }

@@ -1,10 +1,10 @@
 /**
  * `check`: is everything that the kept generations need on the share, and is it what its digests say?
  *
- *     manifests -> map roots -> map pages -> sizes of the chunks -> (with readData) every block
+ *     lease, manifests, pins -> map roots -> map pages -> sizes of the chunks -> (with readData) every block
  *
  * Each object is looked at once, however many generations share it. Only reads. A bad object is listed with all files and
- * ranges of all generations that suffer; the check goes on behind it.
+ * ranges of all generations that suffer; the check goes on behind it. A generation that is pruned meanwhile does not count.
  */
 import { messageOf } from '../base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE } from '../base/units.js'
@@ -13,6 +13,7 @@ import type { MapPage } from '../format/block-map.js'
 import { chunkName } from '../format/chunk.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
+import { findFlaws, readPromise } from './structure.js'
 import { addPages, type FileUse, type ObjectUses, type PageUse, readLive, readPage, rootsOf } from './references.js'
 
 const BLOCKS_PER_TASK = 128
@@ -83,17 +84,35 @@ class Check {
 
   async run(): Promise<CheckResult> {
     const { share, only } = this.#options
+    const { promised, flaws } = readPromise(share)
     const { live, unreadable } = readLive(share)
     for (const { name, path, why } of unreadable) {
-      if (only === undefined || only === name) this.#note(path, why, [{ generation: name, path: '', from: 0, to: 0 }])
+      if (only === undefined || only === name) this.#note(path, why, [whole(name)])
+    }
+    if (only === undefined) {
+      for (const { path, why, generations } of [...flaws, ...findFlaws(share, live, promised)]) {
+        this.#note(path, why, generations.map(whole))
+      }
     }
     const wanted = live.filter(({ name }) => only === undefined || name === only)
     const pages = this.#findPages(rootsOf(wanted))
     this.#totalBytes = pages.length * BLOCKS_PER_MAP_PAGE * BLOCK_BYTES
     for (const page of pages) await this.#checkPage(page)
     await Promise.all(this.#running)
-    const bad = [...this.#bad].map(([path, { why, suffers }]) => ({ path, why, suffers: merged(suffers) }))
+    const bad = this.#stillBad(new Set(wanted.map(({ name }) => name)))
     return { bad, generations: wanted.length, blocks: this.#blocks, readBytes: this.#readBytes }
+  }
+
+  /** Without what only generations need that were pruned while they were looked at. */
+  #stillBad(looked: ReadonlySet<string>): BadObject[] {
+    if (this.#bad.size === 0) return []
+    const { live, unreadable } = readLive(this.#options.share)
+    const left = new Set([...live, ...unreadable].map(({ name }) => name))
+    const pruned = [...looked].filter((name) => !left.has(name))
+    return [...this.#bad].flatMap(([path, { why, suffers }]) => {
+      const suffering = suffers.filter(({ generation }) => !pruned.includes(generation))
+      return suffers.length > 0 && suffering.length === 0 ? [] : [{ path, why, suffers: merged(suffering) }]
+    })
   }
 
   #findPages(roots: ReadonlyMap<string, ObjectUses<FileUse>>): ObjectUses<PageUse>[] {
@@ -188,6 +207,10 @@ class Check {
     const [doneBytes, totalBytes, readBytes] = [this.#doneBytes, this.#totalBytes, this.#readBytes]
     this.#options.onProgress({ phase, doneBytes, totalBytes, readBytes })
   }
+}
+
+function whole(generation: string): Suffering {
+  return { generation, path: '', from: 0, to: 0 }
 }
 
 function nameOf({ generation, path }: FileUse): Pick<Suffering, 'generation' | 'path'> {

@@ -3,24 +3,41 @@
  *
  *     lease -> tombstones -> references of all that stays -> unused chunks older than the grace: trash/
  *                         -> trash older than the grace: references are listed again -> deleted, or put back
+ *                         -> chunks that are mostly garbage: the newest generation once more without them (compact.ts)
  *
  * Invariants:
  * 1. Only the holder of the lease prunes, so nobody publishes meanwhile; the lease is looked at again before each step
  *    that removes.
  * 2. What a pin names stays. A pin of a session whose lease was broken keeps every chunk that nobody refers to: that
- *    session may have sent them.
- * 3. Nothing is removed from a VM whose generations cannot all be read: what is damaged may be what refers to a chunk.
+ *    session may have sent them. So does a pin that came while its generation was buried. (Who makes a pin looks afterwards
+ *    whether its generation is still there.)
+ * 3. Nothing is removed from a VM whose generations cannot all be read: what is damaged may be what refers to a chunk. One
+ *    that a person gives up becomes a tombstone like any other.
  * 4. A crash between any two steps leaves a VM in which everything that is kept is whole; the next prune goes on.
  * All times are the server's: those of files on the share, compared with the one that a new file gets.
  */
-import { IntegrityError, LeaseHeldError } from '../base/errors.js'
-import { BLOCKS_PER_MAP_PAGE } from '../base/units.js'
+import { FailedError, IntegrityError, IsrfsError, LeaseHeldError, UsageError } from '../base/errors.js'
+import { BLOCKS_PER_MAP_PAGE, CHUNK_BYTES_MAX } from '../base/units.js'
 import { acquireImportLease, checkPromised, type ImportClient, referenceTo } from '../commit/import-lease.js'
 import { chunkName } from '../format/chunk.js'
-import { branchDirectory, bury, generationName, readNewestGeneration, recordOf } from '../format/generations.js'
-import { beatLease, type HeldLease, leaseStillHeld, releaseLease } from '../share/lease.js'
+import {
+  branchDirectory,
+  bury,
+  buryDamaged,
+  generationName,
+  listBranches,
+  listGenerations,
+  type PublishedGeneration,
+  readNewestGeneration,
+  recordOf,
+  removeManifest
+} from '../format/generations.js'
+import { readTombstone } from '../format/tombstone.js'
+import { beatLease, type GenerationReference, type HeldLease, leaseStillHeld, releaseLease } from '../share/lease.js'
 import { type PinState, readPins } from '../share/pin.js'
 import type { Share } from '../share/share.js'
+import { ChunkUse } from './chunk-use.js'
+import { compact, findSparse, isCompactedInto } from './compact.js'
 import {
   addPages,
   type LiveGeneration,
@@ -28,11 +45,17 @@ import {
   type PageUse,
   readLive,
   readPage,
-  rootsOf
+  rootsOf,
+  type Unreadable
 } from './references.js'
 
 const BEAT_INTERVAL_MS = 5000
 const TRASH = 'trash'
+/** one full chunk */
+const COMPACT_BYTES_MIN = CHUNK_BYTES_MAX
+/** of what is copied, with maps and room for whoever else writes */
+const SPACE_FACTOR = 2
+const CHUNK_DIRECTORY_PATTERN = /^[0-9a-f]{2}$/
 const CHUNK_PATTERN = /^[0-9a-f]{64}$/
 
 export interface PruneOptions {
@@ -45,6 +68,20 @@ export interface PruneOptions {
   readonly graceMs: number
   /** false: only say what would go */
   readonly yes: boolean
+  /** damaged generations and branches that a person gives up */
+  readonly giveUp?: readonly string[]
+  /** so much garbage in chunks that are mostly garbage is worth a compaction */
+  readonly compactBytesMin?: number
+}
+
+/** What became, or would become, of chunks that are mostly garbage. */
+export interface Compaction {
+  /** undefined: none was made */
+  readonly generation: number | undefined
+  readonly chunks: number
+  readonly garbageBytes: number
+  readonly usedBytes: number
+  readonly why: string | undefined
 }
 
 export interface Pruned {
@@ -58,6 +95,8 @@ export interface Pruned {
   readonly deletedBytes: number
   /** unused chunks that stay for now: younger than the grace, or perhaps of a session that is not published */
   readonly waitingChunks: number
+  /** undefined: too little garbage to do anything about it */
+  readonly compaction: Compaction | undefined
 }
 
 export function prune(options: PruneOptions): Pruned {
@@ -68,7 +107,12 @@ export function prune(options: PruneOptions): Pruned {
     const read = readNewestGeneration(share)
     checkPromised(share, held, read)
     newest = referenceTo(read)
-    return new Prune(options, held).run()
+    const pruning = new Prune(options, held)
+    try {
+      return pruning.run(read)
+    } finally {
+      newest = pruning.compacted ?? newest
+    }
   } finally {
     releaseLease(share, held, newest)
   }
@@ -88,34 +132,61 @@ class Prune {
     this.#held = held
   }
 
-  run(): Pruned {
+  /** the newest generation, when this prune has made it */
+  compacted: GenerationReference | undefined
+
+  run(newest: PublishedGeneration): Pruned {
     const { yes } = this.#options
-    const live = this.#readAll()
-    const pins = readPins(this.#share)
-    const { going, kept } = this.#choose(live, pins)
-    if (yes) {
-      for (const { name, published } of going) {
-        this.#requireLease()
-        bury(this.#share, directoryOf(name), recordOf(published))
-      }
-      this.#finishBurials()
-    }
+    const { live, givenUp } = this.#readAll(this.#options.giveUp)
+    const { going, kept } = this.#choose(live, readPins(this.#share))
+    if (yes) this.#bury(going, givenUp)
     const staying = live.filter((generation) => !going.includes(generation))
-    const used = this.#references(staying)
-    const unknownUsers = pins.some(({ isOfSession }) => isOfSession)
-    this.#sortChunks(used, unknownUsers)
+    const use = this.#references(staying)
+    const unknownUsers = this.#haveUnknownUsers(staying)
+    this.#sortChunks(use, unknownUsers)
     if (yes) this.#emptyTrash(unknownUsers)
     if (yes) this.#sweepTemporary()
-    return { removed: going.map(({ name }) => name), kept, ...this.#counts }
+    const compaction = unknownUsers ? undefined : this.#compact(newest, use)
+    const removed = [...going, ...givenUp].map(({ name }) => name)
+    return { removed, kept, ...this.#counts, compaction }
+  }
+
+  #bury(going: readonly LiveGeneration[], givenUp: readonly Unreadable[]): void {
+    for (const { name, published } of going) {
+      this.#requireLease()
+      bury(this.#share, directoryOf(name), recordOf(published))
+    }
+    for (const { name } of givenUp) {
+      this.#requireLease()
+      buryDamaged(this.#share, directoryOf(name), Number.parseInt(name, 10))
+    }
+    this.#finishBurials()
+  }
+
+  /** Invariant 2, with the pins as they are after the burials. */
+  #haveUnknownUsers(staying: readonly LiveGeneration[]): boolean {
+    const numbers = new Set<number>(staying.map(({ published }) => published.number))
+    return readPins(this.#share).some(
+      (pin) => pin.isOfSession || (this.#isInForce(pin) && !numbers.has(pin.generation))
+    )
   }
 
   /** Invariant 3. */
-  #readAll(): LiveGeneration[] {
+  #readAll(giveUp: readonly string[] = []): { readonly live: LiveGeneration[]; readonly givenUp: Unreadable[] } {
+    const { root } = this.#share
     const { live, unreadable } = readLive(this.#share)
-    const [bad] = unreadable
-    if (bad === undefined) return live
+    const givenUp = unreadable.filter(({ name, isDamaged }) => isDamaged && giveUp.includes(name))
+    const whole = giveUp.find((name) => !givenUp.some((each) => each.name === name))
+    if (whole !== undefined) {
+      throw new UsageError(`${whole} is no damaged generation of ${root}`, {
+        hint: `isrfs check ${root} lists those that are; others go with --keep and --branch`
+      })
+    }
+    const bad = unreadable.find((each) => !givenUp.includes(each))
+    if (bad === undefined) return { live, givenUp }
+    if (!bad.isDamaged) throw new FailedError(`nothing is removed: ${bad.why}`)
     throw new IntegrityError(`nothing is removed from a damaged VM: ${bad.why}`, {
-      hint: `isrfs check ${this.#share.root} lists what is damaged`
+      hint: `isrfs check ${root} lists what is damaged. Restore it from a backup of the share, or give it up, with all that it alone needs: isrfs prune ${root} --give-up ${bad.name}`
     })
   }
 
@@ -129,7 +200,9 @@ class Prune {
   } {
     const { keep, branches } = this.#options
     const generations = live.filter(({ name }) => !name.includes('-'))
-    const old = generations.slice(0, Math.max(0, generations.length - Math.max(1, keep)))
+    const compacted = generations.filter((each) => generations.some((later) => isCompactedInto(each, later)))
+    const others = generations.filter((each) => !compacted.includes(each))
+    const old = [...compacted, ...others.slice(0, Math.max(0, others.length - Math.max(1, keep)))]
     const dropped = live.filter(({ name }) => name.includes('-') && branches.some((given) => name.startsWith(given)))
     const going: LiveGeneration[] = []
     const kept: { name: string; why: string }[] = []
@@ -150,36 +223,49 @@ class Prune {
 
   /** A prune that died between a tombstone and the removal of the manifest. */
   #finishBurials(): void {
-    for (const name of this.#share.list('generations')) {
-      const directory = `generations/${name}`
-      if (!this.#share.list(directory).includes('tombstone.json')) continue
-      for (const file of ['manifest.json', 'manifest.sha256']) this.#share.remove(`${directory}/${file}`)
+    for (const name of [...listGenerations(this.#share).map(String), ...listBranches(this.#share)]) {
+      const directory = directoryOf(name)
+      if (readTombstone(this.#share, directory) === undefined) continue
+      removeManifest(this.#share, directory)
     }
   }
 
-  /** Names of all chunks that these generations need. Throws IntegrityError when that cannot be told. */
-  #references(generations: readonly LiveGeneration[]): Set<string> {
-    const used = new Set<string>()
+  /** What these generations need of all chunks. Throws IntegrityError when that cannot be told. */
+  #references(generations: readonly LiveGeneration[]): ChunkUse {
+    const use = new ChunkUse()
     const pages = new Map<string, ObjectUses<PageUse>>()
     for (const root of rootsOf(generations).values()) {
-      used.add(root.place.chunk)
-      addPages(this.#share, root, pages)
+      use.add(root.place)
+      this.#understand(() => addPages(this.#share, root, pages))
       this.#beat()
     }
     for (const { place } of pages.values()) {
-      used.add(place.chunk)
-      const page = readPage(this.#share, place)
+      use.add(place)
+      const page = this.#understand(() => readPage(this.#share, place))
       for (let index = 0; index < BLOCKS_PER_MAP_PAGE; index++) {
         const block = page.place(index)
-        if (block !== undefined) used.add(block.chunk)
+        if (block !== undefined) use.add(block)
       }
       this.#beat()
     }
-    return used
+    return use
   }
 
-  #sortChunks(used: ReadonlySet<string>, unknownUsers: boolean): void {
+  #understand<Result>(read: () => Result): Result {
+    try {
+      return read()
+    } catch (error) {
+      if (!(error instanceof IntegrityError)) throw error
+      throw new IntegrityError(`nothing is removed from a damaged VM: ${error.message}`, {
+        hint: `isrfs check ${this.#share.root} lists what is damaged; isrfs check ${this.#share.root} --repair may put it back`,
+        cause: error
+      })
+    }
+  }
+
+  #sortChunks(used: ChunkUse, unknownUsers: boolean): void {
     for (const directory of this.#share.list('chunks')) {
+      if (!CHUNK_DIRECTORY_PATTERN.test(directory)) continue
       for (const chunk of this.#share.list(`chunks/${directory}`)) {
         if (!CHUNK_PATTERN.test(chunk) || used.has(chunk)) continue
         if (unknownUsers || !this.#isOlderThanGrace(chunkName(chunk))) this.#counts.waitingChunks++
@@ -202,7 +288,7 @@ class Prune {
   #emptyTrash(unknownUsers: boolean): void {
     const trash = this.#share.list(TRASH).filter((name) => CHUNK_PATTERN.test(name))
     if (trash.length === 0) return
-    const used = this.#references(this.#readAll())
+    const used = this.#references(this.#readAll().live)
     for (const chunk of trash) {
       this.#requireLease()
       const name = `${TRASH}/${chunk}`
@@ -213,6 +299,29 @@ class Prune {
         this.#counts.deletedBytes += this.#share.size(name) ?? 0
         this.#share.remove(name)
       }
+    }
+  }
+
+  /** Where it fails, what has been pruned is pruned, and nothing is lost: the next prune tries again. */
+  #compact(newest: PublishedGeneration, use: ChunkUse): Compaction | undefined {
+    const { client, yes, compactBytesMin = COMPACT_BYTES_MIN } = this.#options
+    const onStep = (): void => this.#beat()
+    const sparse = findSparse(this.#share, use, newest, onStep)
+    if (sparse.garbageBytes < compactBytesMin || sparse.chunks.size === 0) return undefined
+    const { garbageBytes, usedBytes } = sparse
+    const found = { generation: undefined, chunks: sparse.chunks.size, garbageBytes, usedBytes, why: undefined }
+    if (!yes) return found
+    const freeBytes = this.#share.freeBytes()
+    // 0 is what file systems say that do not know
+    if (freeBytes !== 0 && freeBytes < usedBytes * SPACE_FACTOR) return { ...found, why: 'the share is too full' }
+    try {
+      const beforePublish = (): void => this.#requireLease()
+      const published = compact({ share: this.#share, newest, sparse, client, onStep, beforePublish })
+      this.compacted = referenceTo(published)
+      return { ...found, generation: published.number }
+    } catch (error) {
+      if (error instanceof IsrfsError) return { ...found, why: error.message }
+      throw error
     }
   }
 

@@ -3,8 +3,8 @@
  * when one is damaged. Pages are read one at a time, so memory grows with the number of map pages (one for 128 MiB of a
  * file), not with blocks.
  */
-import { messageOf } from '../base/errors.js'
-import { toGeneration } from '../base/units.js'
+import { IntegrityError, messageOf } from '../base/errors.js'
+import { PATH_CHARACTERS_MAX, toGeneration } from '../base/units.js'
 import { readMapObject } from '../cache/map-object.js'
 import { decodeMapRoot, MapPage, type MapRoot } from '../format/block-map.js'
 import {
@@ -18,6 +18,7 @@ import {
 } from '../format/generations.js'
 import type { ObjectPlace } from '../format/place.js'
 import { readTombstone } from '../format/tombstone.js'
+import { UnknownVersionError } from '../share/json.js'
 import type { Share } from '../share/share.js'
 
 /** A file of one generation (or branch), as messages name it. */
@@ -46,6 +47,8 @@ export interface Unreadable {
   readonly name: string
   readonly path: string
   readonly why: string
+  /** false: it was made by a newer isrfs */
+  readonly isDamaged: boolean
 }
 
 /** All generations and branches that are not pruned; those that cannot be read come apart. */
@@ -56,7 +59,8 @@ export function readLive(share: Share): { readonly live: LiveGeneration[]; reado
     try {
       if (readTombstone(share, directory) === undefined) live.push({ name, published: read() })
     } catch (error) {
-      unreadable.push({ name, path: share.pathOf(directory), why: messageOf(error) })
+      const isDamaged = error instanceof IntegrityError && !(error instanceof UnknownVersionError)
+      unreadable.push({ name, path: share.pathOf(directory), why: messageOf(error), isDamaged })
     }
   }
   for (const number of listGenerations(share)) {
@@ -107,12 +111,17 @@ function addUse<Use>(all: Map<string, ObjectUses<Use>>, place: ObjectPlace, use:
   else known.uses.push(use)
 }
 
-/** Path of each inode below the root of the VM. Parents come before their children. */
-export function pathsOf({ manifest }: PublishedGeneration): Map<number, string> {
+/**
+ * Path of each inode below the root of the VM. Parents come before their children. Directories of a hostile manifest lie in
+ * each other 200,000 deep: all of their paths are tens of gigabytes. So what is longer than a path can be for a program
+ * begins anew.
+ */
+function pathsOf({ manifest }: PublishedGeneration): Map<number, string> {
   const paths = new Map<number, string>()
   for (const entry of manifest.entries) {
     const parent = paths.get(entry.parent)
-    paths.set(entry.inode, parent === undefined || parent === '' ? entry.name : `${parent}/${entry.name}`)
+    const path = parent === undefined || parent === '' ? entry.name : `${parent}/${entry.name}`
+    paths.set(entry.inode, path.length > PATH_CHARACTERS_MAX ? `.../${entry.name}` : path)
   }
   return paths
 }

@@ -10,6 +10,9 @@ export interface JsonFormat<Schema extends z.ZodType> {
   readonly schema: Schema
 }
 
+/** Made by a newer isrfs: nothing is damaged, and nothing may be treated as if it were. */
+export class UnknownVersionError extends IntegrityError {}
+
 export function parseShareJson<Schema extends z.ZodType>(bytes: Buffer, schema: Schema, what: string): z.infer<Schema> {
   return check(parse(bytes, what), schema, what)
 }
@@ -24,7 +27,7 @@ export function parseVersioned<Schema extends z.ZodType>(
   const { version } = check(value, z.object({ format: z.literal(expected.format), version: z.number().int() }), what)
   const readable = [expected.version].flat()
   if (!readable.includes(version)) {
-    throw new IntegrityError(
+    throw new UnknownVersionError(
       `${what} has format version ${String(version)}; this isrfs reads version ${readable.join(' and ')}`,
       { hint: 'use a newer isrfs' }
     )

@@ -130,7 +130,8 @@ function isOurs(current: LeaseState, { number, token }: LeaseKey): boolean {
   return current.lease.number === number && current.lease.token === token
 }
 
-function newestKnown(state: LeaseState | undefined): GenerationReference | null {
+/** The newest generation that the lease promises: whoever takes it has to find that one, or a newer one. */
+export function newestKnown(state: LeaseState | undefined): GenerationReference | null {
   return state?.released?.generation ?? state?.published ?? state?.lease.generation ?? null
 }
 

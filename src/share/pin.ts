@@ -17,7 +17,8 @@ import type { Share } from './share.js'
 const PIN_BYTES_MAX = 64 * 1024
 const PIN_FORMAT = 'isrfs-pin'
 const PIN_VERSION = 1
-const SESSION_PIN_PATTERN = /^([0-9a-f]+)-lease\d{1,8}$/
+const SESSION_PIN_PATTERN = /^([0-9a-f]{8,64})-lease\d{1,8}$/
+const MOUNT_PIN_PATTERN = /^[0-9a-f]{8,64}-[0-9a-f]{8}$/
 
 const pinSchema = z.object({
   format: z.literal(PIN_FORMAT),
@@ -75,7 +76,15 @@ export function removeSessionPins(share: Share, client: string): void {
 
 /** All pins, from a fresh listing. Throws IntegrityError for one that cannot be read: nobody knows what it protects. */
 export function readPins(share: Share): PinState[] {
-  return share.list('pins').flatMap((name) => readPin(share, `pins/${name}`) ?? [])
+  return listPins(share).flatMap((name) => readPin(share, name) ?? [])
+}
+
+/** Names of all pins below the VM's directory. What somebody has put there besides is no pin. */
+export function listPins(share: Share): string[] {
+  return share
+    .list('pins')
+    .filter((name) => SESSION_PIN_PATTERN.test(name) || MOUNT_PIN_PATTERN.test(name))
+    .map((name) => `pins/${name}`)
 }
 
 export function pinBytes(holder: LeaseHolder, generation: number, taken: string): Buffer {
@@ -96,13 +105,14 @@ function create(share: Share, name: string, holder: LeaseHolder, generation: num
 }
 
 /** undefined when it was removed meanwhile. */
-function readPin(share: Share, name: string): PinState | undefined {
+export function readPin(share: Share, name: string): PinState | undefined {
   const what = share.pathOf(`${name}/pin.json`)
   let bytes: Buffer
   try {
     bytes = share.read(`${name}/pin.json`, PIN_BYTES_MAX)
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined
+    if (errnoOf(error) === 'ENOTDIR') throw unreadable(share, name, error)
     throw error
   }
   try {
@@ -111,11 +121,15 @@ function readPin(share: Share, name: string): PinState | undefined {
     const isOfSession = SESSION_PIN_PATTERN.test(name.slice('pins/'.length))
     return { name, holder, generation, taken, isOfSession, beat: readBeat(share, name) }
   } catch (error) {
-    throw new IntegrityError(`a pin cannot be read: ${messageOf(error)}`, {
-      hint: `when no client has this VM mounted, remove ${share.pathOf(name)}`,
-      cause: error
-    })
+    throw unreadable(share, name, error)
   }
+}
+
+function unreadable(share: Share, name: string, cause: unknown): IntegrityError {
+  return new IntegrityError(`a pin cannot be read: ${messageOf(cause)}`, {
+    hint: `when no client has this VM mounted, remove ${share.pathOf(name)}`,
+    cause
+  })
 }
 
 /** A beat is advice: replaced at any moment, perhaps damaged, and never a reason to fail. */

@@ -24,6 +24,8 @@ function explain(errno: string): string | undefined {
       return 'the share is read-only'
     case 'ESTALE':
       return 'the server has replaced it (stale file handle)'
+    case 'ENOTDIR':
+      return 'a part of its path is not a directory'
     case 'ELOOP':
       return 'it is a symbolic link'
     default:

@@ -18,11 +18,20 @@ import { errnoOf, IntegrityError, ShareError } from '../base/errors.js'
 import { nodeFileSystem, type ShareFileSystem } from './file-system.js'
 import { shareError } from './share-error.js'
 
+/** What the clocks of this machine (the second one cannot be set) said when the server's was looked at. */
+interface ServerClock {
+  readonly serverMs: number
+  readonly hereMs: number
+  readonly runningMs: number
+}
+
+const CLOCK_SET_MS = 1000
+
 export class Share {
   /** absolute path of the VM's directory */
   readonly root: string
   readonly #fs: ShareFileSystem
-  #serverAheadMs: number | undefined
+  #serverClock: ServerClock | undefined
 
   constructor(root: string, fileSystem: ShareFileSystem = nodeFileSystem) {
     this.root = root
@@ -91,6 +100,7 @@ export class Share {
       return this.#fs.readdirSync(directory).filter((entry) => !entry.startsWith('.nfs'))
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return []
+      if (errnoOf(error) === 'ENOTDIR') throw new IntegrityError(`${directory} is not a directory, as it has to be`)
       throw shareError(error, directory, 'list')
     }
   }
@@ -158,8 +168,11 @@ export class Share {
 
   /** Now, by the server's clock, in milliseconds since the epoch: the clock that a grace period is measured with. */
   serverNowMs(): number {
-    this.#serverAheadMs ??= this.#measureServerClock()
-    return Date.now() + this.#serverAheadMs
+    const since = (clock: ServerClock): number => performance.now() - clock.runningMs
+    const isSet = (clock: ServerClock): boolean => Math.abs(Date.now() - clock.hereMs - since(clock)) > CLOCK_SET_MS
+    // A clock that was set, or a machine that slept, makes the two clocks of this machine disagree: it is asked again.
+    if (this.#serverClock === undefined || isSet(this.#serverClock)) this.#serverClock = this.#measureServerClock()
+    return this.#serverClock.serverMs + since(this.#serverClock)
   }
 
   /** When a name was last modified, by the server's clock; undefined when there is no such name. */
@@ -314,11 +327,12 @@ export class Share {
     }
   }
 
-  #measureServerClock(): number {
+  #measureServerClock(): ServerClock {
     const temporary = this.#temporaryName()
     this.#writeNew(temporary, Buffer.alloc(0))
     try {
-      return this.#withFile(temporary, constants.O_RDONLY, (fd) => this.#fs.fstatSync(fd).mtimeMs) - Date.now()
+      const serverMs = this.#withFile(temporary, constants.O_RDONLY, (fd) => this.#fs.fstatSync(fd).mtimeMs)
+      return { serverMs, hereMs: Date.now(), runningMs: performance.now() }
     } finally {
       this.removeQuietly(temporary)
     }

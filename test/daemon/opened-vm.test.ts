@@ -8,6 +8,8 @@ import { MountLife } from '../../src/daemon/mount-life.js'
 import { abandon, type OpenedVm, openVm } from '../../src/daemon/opened-vm.js'
 import type { MountRequest } from '../../src/daemon/request.js'
 import { ROOT_INODE } from '../../src/base/units.js'
+import { generationName, readNewestGeneration } from '../../src/format/generations.js'
+import { writeTombstone } from '../../src/format/tombstone.js'
 import { readLease } from '../../src/share/lease.js'
 import type { Share } from '../../src/share/share.js'
 import { makeVm, temporaryDirectory } from '../support/make-vm.js'
@@ -137,4 +139,15 @@ test.serial('a generation of another VM is not mounted, and the lease is given b
   fs.writeFileSync(share.pathOf('vm.json'), JSON.stringify({ ...other, vm: 'ff'.repeat(16) }))
   await t.throwsAsync(open(), { instanceOf: IntegrityError, message: /belongs to VM/ })
   t.truthy(readLease(share)?.released)
+})
+
+test.serial('a generation that was pruned before it was pinned is not shown, and leaves nothing behind', async (t) => {
+  const { share, request } = makePlace(t)
+  const { number, digest, manifest } = readNewestGeneration(share)
+  const record = { generation: number, digest, session: manifest.session, parent: null }
+  writeTombstone(share, generationName(number), record) // the manifest is still there: it was read a moment before
+  const opening = { request: { ...request, readOnly: true }, log, notice: () => undefined, checkpoint: () => undefined }
+  await t.throwsAsync(openVm(opening), { message: /was pruned/ })
+  t.deepEqual(fs.readdirSync(share.pathOf('pins')), [])
+  t.deepEqual(fs.readdirSync(path.join(request.clientDirectory, 'private')), [])
 })

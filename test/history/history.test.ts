@@ -1,100 +1,26 @@
 /** Looking after a VM's generations: diff, rollback, check, prune, over real directories. */
 import fs from 'node:fs'
 import path from 'node:path'
-import test, { type ExecutionContext } from 'ava'
-import { IntegrityError, LeaseHeldError } from '../../src/base/errors.js'
+import test from 'ava'
+import { FailedError, IntegrityError, LeaseHeldError, UsageError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, toGeneration } from '../../src/base/units.js'
-import { exportGeneration } from '../../src/commit/export.js'
-import { importDirectory } from '../../src/commit/import.js'
 import {
   bury,
   findSession,
   generationName,
+  publishGeneration,
   readGeneration,
   readNewestGeneration,
   recordOf
 } from '../../src/format/generations.js'
-import { checkVm } from '../../src/history/check.js'
 import { diffGenerations } from '../../src/history/diff.js'
-import { prune, type PruneOptions } from '../../src/history/prune.js'
+import { prune } from '../../src/history/prune.js'
 import { rollBack } from '../../src/history/rollback.js'
 import { acquireLease } from '../../src/share/lease.js'
 import { createPin, createSessionPin } from '../../src/share/pin.js'
-import { Share } from '../../src/share/share.js'
 import { FaultyShare } from '../support/faulty-share.js'
-import { temporaryDirectory } from '../support/make-vm.js'
+import { CLIENT, historyOf, OTHER } from '../support/history-bed.js'
 import { Random } from '../support/random.js'
-
-const CLIENT = { id: '00112233445566778899aabbccddeeff', host: 'here' }
-const OTHER = { client: 'ab'.repeat(16), host: 'there', user: 'u', pid: 1, boot: 'b', mountpoint: '/m' }
-const ignore = (): void => undefined
-
-class History {
-  readonly source = temporaryDirectory('source')
-  readonly share = new Share(path.join(temporaryDirectory('share'), 'vm'))
-  readonly contents: Buffer[] = []
-  readonly #random = new Random()
-
-  constructor(t: ExecutionContext) {
-    t.log(`seed ${String(this.#random.seed)}`)
-    fs.writeFileSync(path.join(this.source, 'disk'), this.#random.bytes(6 * BLOCK_BYTES))
-    fs.writeFileSync(path.join(this.source, 'config'), 'one')
-  }
-
-  /** Publishes the source with one more changed block as the next generation. */
-  async next(): Promise<void> {
-    const isFirst = this.contents.length === 0
-    const disk = fs.readFileSync(path.join(this.source, 'disk'))
-    if (!isFirst) this.#random.bytes(BLOCK_BYTES).copy(disk, BLOCK_BYTES * (this.contents.length % 6))
-    fs.writeFileSync(path.join(this.source, 'disk'), disk)
-    this.contents.push(disk)
-    await importDirectory({
-      source: this.source,
-      vmPath: this.share.root,
-      update: !isFirst,
-      joinPieces: false,
-      client: CLIENT,
-      onProgress: ignore,
-      onWarning: ignore,
-      threads: 1
-    })
-  }
-
-  async contentOf(generation: number): Promise<Buffer> {
-    const destination = path.join(temporaryDirectory('exported'), 'vm')
-    const options = {
-      vmPath: this.share.root,
-      generation,
-      destination,
-      onProgress: ignore,
-      onWarning: ignore,
-      threads: 1
-    }
-    await exportGeneration(options)
-    return fs.readFileSync(path.join(destination, 'disk'))
-  }
-
-  chunks(): string[] {
-    const root = path.join(this.share.root, 'chunks')
-    return fs
-      .readdirSync(root)
-      .flatMap((name) => fs.readdirSync(path.join(root, name)).map((chunk) => path.join(root, name, chunk)))
-  }
-
-  prune(options: Partial<PruneOptions> = {}): ReturnType<typeof prune> {
-    return prune({ share: this.share, client: CLIENT, keep: 1, branches: [], graceMs: 0, yes: true, ...options })
-  }
-
-  check(readData = true): ReturnType<typeof checkVm> {
-    return checkVm({ share: this.share, readData, onProgress: ignore, threads: 1 })
-  }
-}
-
-async function historyOf(t: ExecutionContext, generations: number): Promise<History> {
-  const history = new History(t)
-  for (let count = 0; count < generations; count++) await history.next()
-  return history
-}
 
 test('diff names files and counts changed blocks, from maps alone', async (t) => {
   const history = await historyOf(t, 2)
@@ -112,18 +38,48 @@ test('diff names files and counts changed blocks, from maps alone', async (t) =>
   t.deepEqual(diffGenerations(history.share, read(2), read(2)), [])
 })
 
+test('directories that lie in each other without end take no memory without end', async (t) => {
+  const history = await historyOf(t, 1)
+  const { manifest } = readNewestGeneration(history.share)
+  const [root, ...others] = manifest.entries
+  const file = others.find((entry) => entry.type === 'file')
+  if (root === undefined || file === undefined) throw new Error('the generation has no file')
+  const depth = 100_000
+  const first = manifest.nextInode
+  const chain = Array.from({ length: depth }, (_, index) => ({
+    ...root,
+    inode: first + index,
+    parent: index === 0 ? root.inode : first + index - 1,
+    name: 'd'
+  }))
+  const deep = { ...file, inode: first + depth, parent: first + depth - 1 }
+  publishGeneration(history.share, {
+    ...manifest,
+    generation: 2,
+    nextInode: first + depth + 1,
+    entries: [...manifest.entries, ...chain, deep]
+  })
+  const [before, after] = [1, 2].map((number) => readGeneration(history.share, toGeneration(number)))
+  if (before === undefined || after === undefined) throw new Error('not published')
+  t.throws(() => diffGenerations(history.share, before, after), { instanceOf: FailedError, message: /too deep/ })
+  fs.rmSync(history.share.pathOf('chunks'), { recursive: true })
+  const { bad } = await history.check()
+  t.true(bad.flatMap(({ suffers }) => suffers).every(({ path: name }) => name.length < 5000))
+})
+
 test('a rollback publishes old content as the newest generation, under the lease, and sends nothing', async (t) => {
   const history = await historyOf(t, 3)
   const before = history.chunks()
   const source = readGeneration(history.share, toGeneration(1))
-  const published = rollBack({ share: history.share, name: '1', source, client: CLIENT })
+  const options = { share: history.share, name: '1', source, client: CLIENT, acceptMissing: false }
+  const published = rollBack(options)
   t.is(published?.number, toGeneration(4))
   t.is(published?.manifest.restores, '1')
   t.true((await history.contentOf(4)).equals(history.contents[0] ?? Buffer.alloc(0)))
   t.true((await history.contentOf(3)).equals(history.contents[2] ?? Buffer.alloc(0)), 'what was the newest stays')
   t.deepEqual(history.chunks(), before)
   acquireLease(history.share, OTHER)
-  t.throws(() => rollBack({ share: history.share, name: '1', source, client: CLIENT }), { instanceOf: LeaseHeldError })
+  t.throws(() => rollBack(options), { instanceOf: LeaseHeldError })
 })
 
 test('a whole VM passes the check; a flipped bit, a cut and a missing chunk are named with all that suffers', async (t) => {
@@ -218,6 +174,64 @@ test('a prune that fails at some call leaves a VM in which all that is kept is w
     t.true((await history.contentOf(3)).equals(history.contents[2] ?? Buffer.alloc(0)))
     if (!faulty.wasReached) break
   }
+})
+
+test('a damaged generation that a person gives up becomes a tombstone, and prune goes on', async (t) => {
+  const damages: ((file: (name: string) => string) => void)[] = [
+    (file) => fs.writeFileSync(file('manifest.json'), '{}'),
+    (file) => fs.rmSync(file('manifest.sha256')),
+    (file) => fs.writeFileSync(file('tombstone.json'), 'junk')
+  ]
+  for (const damage of damages) {
+    const history = await historyOf(t, 3)
+    damage((name) => history.share.pathOf(`${generationName(2)}/${name}`))
+    const refusal = t.throws(() => history.prune({ keep: 3 }), { instanceOf: IntegrityError })
+    t.regex(refusal.hint ?? '', /--give-up 2/)
+    t.throws(() => history.prune({ giveUp: ['2', '3'] }), { instanceOf: UsageError, message: /3 is no damaged/ })
+    t.deepEqual(history.prune({ keep: 3, giveUp: ['2'], yes: false }).removed, ['2'])
+    t.deepEqual(history.prune({ keep: 3, giveUp: ['2'] }).removed, ['2'])
+    t.deepEqual(fs.readdirSync(history.share.pathOf(generationName(2))), ['tombstone.json'])
+    for (const number of [1, 3]) {
+      t.true((await history.contentOf(number)).equals(history.contents[number - 1] ?? Buffer.alloc(0)))
+    }
+    t.deepEqual((await history.check()).bad, [])
+  }
+})
+
+test('what somebody has put between the files of a VM does not stop a prune', async (t) => {
+  const history = await historyOf(t, 2)
+  for (const name of [
+    'generations/.DS_Store',
+    'generations/x/y',
+    'chunks/notes',
+    'chunks/zz/x',
+    'pins/notes',
+    'trash/x',
+    'x'
+  ]) {
+    fs.mkdirSync(path.dirname(history.share.pathOf(name)), { recursive: true })
+    fs.writeFileSync(history.share.pathOf(name), 'not ours')
+  }
+  t.deepEqual(history.prune().removed, ['1'])
+  t.deepEqual((await history.check()).bad, [])
+  t.true(fs.existsSync(history.share.pathOf('chunks/zz/x')), 'and stays')
+})
+
+test('chunks of a generation that was pinned while it was buried stay', async (t) => {
+  const history = await historyOf(t, 3)
+  const write = history.share.write.bind(history.share)
+  history.share.write = (name, bytes) => {
+    if (name.startsWith(generationName(2))) createPin(history.share, OTHER, 2)
+    write(name, bytes)
+  }
+  const chunks = history.chunks()
+  for (const chunk of chunks) fs.utimesSync(chunk, 1, 1)
+  const { removed, trashedChunks } = history.prune({ graceMs: 3_600_000 })
+  t.deepEqual([removed, trashedChunks], [['1', '2'], 0])
+  t.is(history.prune({ graceMs: 3_600_000 }).trashedChunks, 0)
+  t.deepEqual(history.chunks(), chunks)
+  fs.rmSync(history.share.pathOf('pins'), { recursive: true })
+  t.true(history.prune({ graceMs: 3_600_000 }).trashedChunks > 0)
 })
 
 test('a burial that stopped in the middle counts as done, and is ended by the next prune', async (t) => {

@@ -172,3 +172,18 @@ test('a file that shrinks while it is read is damaged, one that comes in pieces 
     message: /ends at byte \d+, but 100000/
   })
 })
+
+test.serial('the clock of the server is asked again when that of this machine was set', (t) => {
+  const share = new Share(temporaryDirectory('clock'))
+  const now = Date.now
+  const before = share.serverNowMs()
+  t.teardown(() => {
+    Date.now = now
+  })
+  const dayMs = 86_400_000
+  Date.now = () => now() + dayMs
+  t.true(Math.abs(share.serverNowMs() - before) < dayMs / 2, 'a grace is not over because somebody has set a clock')
+  Date.now = () => now() - dayMs
+  t.true(Math.abs(share.serverNowMs() - before) < dayMs / 2)
+  t.deepEqual(share.list('tmp'), [])
+})
