@@ -85,7 +85,7 @@ export async function abandon({
   right,
   base
 }: Pick<OpenedVm, 'base' | 'session' | 'right' | 'held'>): Promise<void> {
-  if (session.namespace.changed && !session.identity.discard) {
+  if (!session.isUntouched && !session.identity.discard) {
     right.stop()
     await session.close()
     return

@@ -77,6 +77,13 @@ export interface SessionOptions {
   readonly journaledPagesMax?: number
 }
 
+/** Region files of an inode; without a region: all of them. */
+interface Removable {
+  readonly inode: InodeId
+  readonly region?: number
+  readonly sequence: number
+}
+
 export class Session {
   readonly identity: SessionIdentity
   readonly namespace: Namespace
@@ -107,8 +114,8 @@ export class Session {
   /** journals that a snapshot has replaced; a sync under way may still hold their descriptors */
   #retiredJournals: Journal[] = []
   #snapshot: Promise<void> | undefined
-  /** region files that may go when the record with the sequence is durable; without a region: all of the inode */
-  #removable: { inode: InodeId; region?: number; sequence: number }[] = []
+  /** region files without a page that counts, which may go when the record that has emptied them is durable */
+  readonly #removable = new Map<string, Removable>()
   #failure: PosixError | undefined
   #sharing: RegionSharing | undefined
   #closed = false
@@ -209,6 +216,11 @@ export class Session {
     this.uploads = new Uploads(path.join(directory, 'uploads'))
   }
 
+  /** Nothing was changed, and nothing that was accepted is gone: there is nothing to keep. */
+  get isUntouched(): boolean {
+    return !this.namespace.changed && this.lost.all().length === 0
+  }
+
   /** From now on others may serve bytes from the region files; they are told before something changes (invariant 8). */
   share(sharing: RegionSharing): void {
     this.#sharing = sharing
@@ -268,6 +280,8 @@ export class Session {
     }
     if (records > 0) this.#uncovered.set(inode.id, this.#journal.position.sequence)
     this.namespace.markPages(inode, offset, end)
+    for (let region = Math.floor(offset / REGION_BYTES); region * REGION_BYTES < end; region++)
+      this.#keepRegion(inode.id, region)
     if (grows)
       this.namespace.apply({ kind: 'size', inode: inode.id, sizeBytes: end, baseLimitBytes: inode.baseLimitBytes })
     this.#snapshotIfLong()
@@ -509,13 +523,14 @@ export class Session {
   #apply(record: ChangeRecord): void {
     const before = record.kind === 'size' ? this.namespace.get(record.inode)?.sizeBytes : undefined
     this.namespace.apply(record)
+    if (record.kind === 'pages') this.#keepRegion(record.inode, record.region)
     if (record.kind === 'forget') {
       this.#regions.drop(record.inode)
       this.lost.forget(record.inode)
       this.#uncovered.delete(record.inode)
       this.#journaled.delete(record.inode)
       this.#ticks.forget(record.inode)
-      this.#removable.push({ inode: record.inode, sequence: this.#journal.position.sequence })
+      this.#noteRemovable({ inode: record.inode, sequence: this.#journal.position.sequence })
     }
     if (record.kind === 'size' && before !== undefined && record.sizeBytes < before) {
       this.#zeroTail(record.inode)
@@ -537,8 +552,18 @@ export class Session {
       const pages = regions.get(region)
       if (pages === undefined || region < from || region >= to) continue
       this.#ticks.touch(id, region)
-      if (!anyBit(pages.valid)) this.#removable.push({ inode: id, region, sequence })
+      if (!anyBit(pages.valid)) this.#noteRemovable({ inode: id, region, sequence })
     }
+  }
+
+  #noteRemovable(removable: Removable): void {
+    const key = removableKey(removable.inode, removable.region)
+    if (!this.#removable.has(key)) this.#removable.set(key, removable)
+  }
+
+  /** Pages count there again: a record that has emptied it before is not the one to wait for when they are gone again. */
+  #keepRegion(inode: InodeId, region: number): void {
+    if (this.#removable.size > 0) this.#removable.delete(removableKey(inode, region))
   }
 
   /** Invariant 5, after the record: a crash in between is made good by #tidy. */
@@ -584,13 +609,15 @@ export class Session {
 
   /** Invariant 7. */
   #removeForgotten(): void {
-    const durable = this.#removable.filter(({ sequence }) => sequence <= this.#durableSequence)
-    if (durable.length === 0) return
-    this.#removable = this.#removable.filter(({ sequence }) => sequence > this.#durableSequence)
+    if (this.#removable.size === 0) return
     const gone = new Set<string>()
-    for (const { inode, region } of durable) {
-      if (region === undefined) gone.add(String(inode))
-      else if (this.#isEmpty(inode, region)) this.#regions.remove(inode, region)
+    for (const [key, { inode, region, sequence }] of this.#removable) {
+      if (sequence > this.#durableSequence) continue
+      this.#removable.delete(key)
+      if (region === undefined) {
+        gone.add(String(inode))
+        this.lost.settle(inode)
+      } else if (this.#isEmpty(inode, region)) this.#regions.remove(inode, region)
     }
     if (gone.size === 0) return
     try {
@@ -602,7 +629,6 @@ export class Session {
     }
   }
 
-  /** Also after what was written since it was noted. */
   #isEmpty(inode: InodeId, region: number): boolean {
     const pages = this.namespace.get(inode)?.regions.get(region)
     return pages !== undefined && !anyBit(pages.valid)
@@ -653,12 +679,21 @@ export class Session {
       }
     }
     const { sequence } = this.#journal.position
+    for (const inode of this.lost.inodes()) {
+      if (inode === ROOT_INODE || this.namespace.get(inode) !== undefined) continue
+      this.lost.forget(inode)
+      this.#noteRemovable({ inode, sequence })
+    }
     const gone = new Set(namesIn(this.#regions.directory).map((name) => toInodeId(Number(name.split('-')[0]))))
     for (const inode of gone) {
       // the record that forgets it may be in the page cache only (invariant 7)
-      if (this.namespace.get(inode) === undefined) this.#removable.push({ inode, sequence })
+      if (this.namespace.get(inode) === undefined) this.#noteRemovable({ inode, sequence })
     }
   }
+}
+
+function removableKey(inode: InodeId, region: number | undefined): string {
+  return `${String(inode)}-${String(region ?? '')}`
 }
 
 function blockInRegion(position: number): number {

@@ -216,3 +216,57 @@ test('after a recovery, a sync makes durable what the killed process had not', a
   await again.sync(fileOf(again))
   t.deepEqual([...synced].sort(), ['2-0', '2-1', 'journal-0'])
 })
+
+test('a region that is emptied while its pages are being synced keeps them until that is durable', async (t) => {
+  let release: () => void = () => undefined
+  const gate = new Promise<void>((resolve) => (release = resolve))
+  let isSyncing = false
+  const disk: Disk = {
+    ...realDisk,
+    datasync: async (descriptor) => {
+      if (isSyncing) await gate
+      await realDisk.datasync(descriptor)
+    }
+  }
+  const { directory, session, file } = create({ disk })
+  session.write(file, page(1), 0)
+  await session.sync()
+  const punch = { kind: 'punch', inode: file.id, firstPage: 0, pageCount: 1 } as const
+  session.record(punch) // the region file may go when this is durable
+  session.write(file, page(2), 0)
+  isSyncing = true
+  const syncing = session.sync(file)
+  const journal = fs.readFileSync(path.join(directory, 'journal-0')) // all that the sync makes durable
+  session.record(punch)
+  release()
+  await syncing
+  const copy = powerCut(directory)
+  fs.writeFileSync(path.join(copy, 'journal-0'), journal)
+  t.true(fs.existsSync(path.join(copy, 'regions', '2-0')))
+  t.is(firstByte(Session.open(copy, base), file), 2)
+  await session.sync()
+  t.false(fs.existsSync(session.regionPath(file.id, 0)), 'the second hole is durable')
+})
+
+test('lost writes of a file that was removed are forgotten only when the removal is durable', async (t) => {
+  const { directory, session, file } = create()
+  session.lost.add(file.id, 'a broken disk')
+  const before = fs.readFileSync(path.join(directory, 'journal-0'))
+  session.record({ kind: 'unlink', parent: ROOT_INODE, name: 'disk' }, { kind: 'forget', inode: file.id })
+  t.deepEqual(session.lost.all(), [])
+  session.lost.add(ROOT_INODE, 'something else')
+  const copy = powerCut(directory)
+  fs.writeFileSync(path.join(copy, 'journal-0'), before) // the removal has not reached the disk
+  t.is(Session.open(copy, base).lost.get(file.id), 'a broken disk')
+  const killed = Session.open(crash(directory), base)
+  t.deepEqual(killed.lost.all(), ['something else'], 'in the same boot the removal counts')
+  await session.sync()
+  t.false(fs.readFileSync(path.join(directory, 'lost.json'), 'utf8').includes('broken'))
+})
+
+test('a session of which nothing is left but a lost write is not an untouched one', (t) => {
+  const { session, file } = create()
+  t.true(session.isUntouched)
+  session.lost.add(file.id, 'a broken disk')
+  t.false(session.isUntouched)
+})
