@@ -53,7 +53,7 @@ import { beginFrame, Journal } from './journal.js'
 import { continueJournal, removeBefore, restartJournal, type StartedJournal } from './journal-start.js'
 import type { BaseImage, Namespace } from './namespace.js'
 import type { ChangeRecord, Inode } from './namespace-types.js'
-import { encodeNewPages, isValid, ZEROS } from './pages.js'
+import { encodeNewPages, endOfPages, isValid, ZEROS } from './pages.js'
 import { encodeRecord, encodeSize } from './record-codec.js'
 import { LostWrites } from './lost-writes.js'
 import { bytesFrameLength, encodeBytes, JOURNALED_PAGES_MAX } from './journaled-pages.js'
@@ -209,10 +209,13 @@ export class Session {
     this.#journaledPagesMax = options.journaledPagesMax ?? JOURNALED_PAGES_MAX
     this.#journaled = state.journaled.newest()
     this.lost = new LostWrites(directory)
-    this.#regions = new Regions(path.join(directory, 'regions'), this.#disk, (inode, why) => {
+    const onLost = (inode: InodeId, why: string): void => {
       const name = this.namespace.get(inode)?.name
       this.lost.add(inode, name === undefined || name === '' ? why : `${name}: ${why}`)
-    })
+    }
+    this.#regions = new Regions(path.join(directory, 'regions'), this.#disk, onLost, (inode, region) =>
+      endOfPages(this.namespace.get(inode)?.regions.get(region))
+    )
     this.uploads = new Uploads(path.join(directory, 'uploads'))
   }
 

@@ -24,6 +24,12 @@ function addFile(session: Session, name: string): Inode {
   return file
 }
 
+function readPage(session: Session, file: Inode, offset: number): Buffer {
+  const bytes = page(0)
+  session.read(file, bytes, offset)
+  return bytes
+}
+
 function firstByte(session: Session, inode: Inode): number | undefined {
   const file = session.namespace.get(inode.id)
   if (file === undefined || ((file.regions.get(0)?.valid[0] ?? 0) & 1) === 0) return undefined
@@ -86,6 +92,25 @@ test('a valid page whose region file is gone is an error, not zeros', (t) => {
   const error = t.throws(() => firstByte(again, file), { instanceOf: PosixError })
   t.is(error.errno, 'EIO')
   t.false(fs.existsSync(path.join(copy, 'regions', '2-0')), 'reading makes no file')
+})
+
+test('a write beside a valid page whose region file is gone or too short is an error: no zeros take its place', (t) => {
+  const { directory, session, file } = create()
+  session.write(file, page(7), 4 * PAGE_BYTES)
+  const region = path.join('regions', '2-0')
+  const gone = crash(directory)
+  fs.rmSync(path.join(gone, region))
+  const short = crash(directory)
+  fs.truncateSync(path.join(short, region), PAGE_BYTES)
+  for (const copy of [gone, short]) {
+    const again = Session.open(copy, base)
+    const other = fileOf(again)
+    const error = t.throws(() => again.write(other, page(8), 9 * PAGE_BYTES), { instanceOf: PosixError })
+    t.is(error.errno, 'EIO')
+    t.throws(() => again.read(other, page(0), 4 * PAGE_BYTES), { instanceOf: PosixError })
+    again.write(other, page(8), REGION_BYTES)
+    t.deepEqual(readPage(again, other, REGION_BYTES), page(8), 'other regions go on')
+  }
 })
 
 test('after a power cut a region file that cannot be read stops the recovery; it drops no page', (t) => {
