@@ -162,6 +162,43 @@ test('a region file that was removed while nobody had it open comes back empty: 
   await cache.close()
 })
 
+test('a region file that was cut while it is open comes back empty, too', async (t) => {
+  const { cache } = open(temporaryDirectory('cache'))
+  cache.place(inode, 1, 3, block(3), sha256(block(3)))
+  fs.truncateSync(cache.pathOf(inode, 1), BLOCK_BYTES)
+  cache.place(inode, 1, 5, block(5), sha256(block(5)))
+  t.false(getBit(cache.region(inode, 1).present, 3), 'a hole is there now')
+  t.true(getBit(cache.region(inode, 1).present, 5))
+  await cache.close()
+})
+
+test.serial(
+  'a region that the disk could not keep is forgotten: its bytes may be gone from the page cache as well',
+  async (t) => {
+    const { cache, warnings } = open(temporaryDirectory('cache'))
+    const lost: number[] = []
+    cache.share((_, index) => lost.push(index))
+    cache.place(inode, 1, 0, block(3), sha256(block(3)))
+    cache.place(inode, 2, 0, block(4), sha256(block(4)))
+    const real = fs.promises.open
+    t.teardown(() => {
+      fs.promises.open = real
+    })
+    fs.promises.open = async (file, ...how) => {
+      const handle = await real(file, ...how)
+      if (String(file) === cache.pathOf(inode, 1)) handle.datasync = () => Promise.reject(new Error('EIO'))
+      return handle
+    }
+    await cache.flush()
+    t.false(getBit(cache.region(inode, 1).present, 0))
+    t.deepEqual(lost.slice(-1), [1], 'request threads are told')
+    t.false(fs.existsSync(cache.pathOf(inode, 1)))
+    t.true(getBit(cache.region(inode, 2).present, 0))
+    t.is(warnings.length, 1)
+    await cache.close()
+  }
+)
+
 test('a region file that cannot be opened claims nothing, and nobody fails because of it', async (t) => {
   const { cache, warnings } = open(temporaryDirectory('cache'))
   fs.symlinkSync('/dev/null', cache.pathOf(inode, 1))
