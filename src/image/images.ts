@@ -268,8 +268,15 @@ export class Images implements FileImage {
     return Math.min(roundUp(inode.sizeBytes, PAGE_BYTES), baseBytes + uploadedBytes + validPages * PAGE_BYTES)
   }
 
+  /** A journal that has no room for the barrier gets it from the cache. */
   async sync(inode: Inode): Promise<void> {
-    await this.#session.sync(inode)
+    try {
+      await this.#session.sync(inode)
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOSPC') throw error
+      this.#space.makeRoom(REGION_BYTES)
+      await this.#session.sync(inode)
+    }
     const lost = this.#session.lost.get(inode.id)
     if (lost !== undefined) throw new PosixError('EIO', lost)
   }

@@ -22,7 +22,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { anyBit } from '../base/bits.js'
 import { closeQuietly } from '../base/close-quietly.js'
-import { errnoOf, FailedError, type PosixError } from '../base/errors.js'
+import { errnoOf, FailedError, PosixError } from '../base/errors.js'
 import {
   BLOCK_BYTES,
   type InodeId,
@@ -255,10 +255,12 @@ export class Session {
 
   /**
    * Writes bytes at a byte offset. Every page that is only partly covered is valid already, or ends where the file
-   * ends. Grows the file when it ends past its size, in the same atomic unit.
+   * ends. Grows the file when it ends past its size, in the same atomic unit. ESTALE for a file that is gone, after a wait
+   * say: a journal with records of one could not be replayed.
    */
   write(inode: Inode, bytes: Uint8Array, offset: number): void {
     this.#requireUsable()
+    if (this.namespace.get(inode.id) !== inode) throw new PosixError('ESTALE', 'the file is gone')
     const end = offset + bytes.length
     this.#sharing?.pause(inode.id, Math.floor(offset / REGION_BYTES), Math.ceil(end / REGION_BYTES))
     try {

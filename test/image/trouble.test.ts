@@ -6,6 +6,7 @@ import { BLOCK_BYTES, PAGE_BYTES } from '../../src/base/units.js'
 import type { Cache } from '../../src/cache/cache.js'
 import { SharePool } from '../../src/fetch/share-pool.js'
 import { Images } from '../../src/image/images.js'
+import { type Disk, realDisk } from '../../src/session/disk.js'
 import { CommitBed } from '../commit/commit-bed.js'
 import { Random } from '../support/random.js'
 
@@ -23,9 +24,10 @@ function open(
   t: ExecutionContext,
   writeback: boolean,
   shareTimeoutMs?: number,
-  isShareSilent: () => boolean = () => false
+  isShareSilent: () => boolean = () => false,
+  disk: Disk = realDisk
 ): Opened {
-  const bed = new CommitBed({ disk: CONTENT, other: CONTENT })
+  const bed = new CommitBed({ disk: CONTENT, other: CONTENT }, { disk })
   const cache = bed.openCache()
   const pool = new SharePool(bed.root, { threads: 1 })
   const warnings: string[] = []
@@ -69,6 +71,26 @@ test('a write that the kernel had accepted and that was lost makes every later f
   await t.notThrowsAsync(images.sync(bed.file('other')))
   t.is(warnings.length, 1)
   t.is(images.counters.failedWrites, 1)
+})
+
+test('a sync for which the disk has no room gets it from the cache', async (t) => {
+  let full = false
+  const write: Disk['write'] = (descriptor, ...rest) => {
+    if (full) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+    return realDisk.write(descriptor, ...rest)
+  }
+  const { bed, cache, images } = open(t, true, undefined, undefined, { ...realDisk, write })
+  const file = bed.file('disk')
+  cache.place(file.id, 0, 1, CONTENT.subarray(0, BLOCK_BYTES), Buffer.alloc(32, 1))
+  void images.write(file, CONTENT.subarray(0, PAGE_BYTES), 0)
+  full = true
+  const evict = cache.evict.bind(cache)
+  cache.evict = (bytes) => {
+    full = false
+    return evict(bytes)
+  }
+  await t.notThrowsAsync(images.sync(file))
+  t.true(cache.evictedBytes > 0)
 })
 
 test('without the writeback cache the program itself was told, and fsync speaks of the rest', async (t) => {

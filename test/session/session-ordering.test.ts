@@ -295,3 +295,13 @@ test('a session of which nothing is left but a lost write is not an untouched on
   session.lost.add(file.id, 'a broken disk')
   t.false(session.isUntouched)
 })
+
+test('a write to a file that is gone is refused: the journal stays one that can be replayed', async (t) => {
+  const { directory, session } = create()
+  const other = addFile(session, 'other')
+  session.record({ kind: 'unlink', parent: ROOT_INODE, name: 'other' }, { kind: 'forget', inode: other.id })
+  const error = t.throws(() => session.write(other, page(1), 0), { instanceOf: PosixError })
+  t.is(error.errno, 'ESTALE')
+  await session.close()
+  await t.notThrowsAsync(Session.open(directory, base).close())
+})
