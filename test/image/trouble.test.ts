@@ -8,6 +8,7 @@ import { SharePool } from '../../src/fetch/share-pool.js'
 import { Images } from '../../src/image/images.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import { CommitBed } from '../commit/commit-bed.js'
+import { waitFor } from '../support/bed.js'
 import { Random } from '../support/random.js'
 
 const CONTENT = new Random(1).bytes(2 * BLOCK_BYTES)
@@ -148,6 +149,46 @@ test('a share that is gone is away, not damaged: reads wait, status names them, 
   t.is(await reading, PAGE_BYTES)
   t.true(into.equals(CONTENT.subarray(BLOCK_BYTES, BLOCK_BYTES + PAGE_BYTES)))
   t.is(images.counters.damagedBlocks, 0)
+})
+
+test('a write that nobody waits for any more changes nothing, and is not a lost one', async (t) => {
+  const { bed, images, warnings } = open(t, true)
+  const file = bed.file('disk')
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  let isGivenUp = false
+  const writing = Promise.resolve(images.write(file, Buffer.from('never'), 7, () => isGivenUp))
+  t.regex(
+    images
+      .waiting()
+      .map(({ what }) => what)
+      .join(),
+    /write to disk at byte 7/
+  )
+  isGivenUp = true
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  const error = await t.throwsAsync(writing, { instanceOf: PosixError })
+  t.is(error.errno, 'EINTR')
+  const into = Buffer.alloc(PAGE_BYTES)
+  t.is(await images.read(file, into, 0), PAGE_BYTES)
+  t.true(into.equals(CONTENT.subarray(0, PAGE_BYTES)))
+  t.is(images.counters.failedWrites, 0)
+  t.deepEqual(bed.session.lost.all(), [])
+  t.deepEqual(warnings, [])
+})
+
+test('status says of a page that the kernel may need for a write that its file waits for it', async (t) => {
+  const { bed, images } = open(t, true)
+  const file = bed.file('disk')
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  const waiting = (): string =>
+    images
+      .waiting()
+      .map(({ what }) => what)
+      .join()
+  const reading = Promise.resolve(images.read(file, Buffer.alloc(PAGE_BYTES), 0, undefined, true))
+  await waitFor(() => /disk, block 0; .*all writes and syncs of the file wait/.test(waiting()), 'status to say so')
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  t.is(await reading, PAGE_BYTES)
 })
 
 test('only a reader that may give up gets EIO after the share timeout', async (t) => {
