@@ -286,7 +286,8 @@ export class Images implements FileImage {
       this.#space.makeRoom(REGION_BYTES)
       await this.#session.sync(inode)
     }
-    const lost = this.#session.lost.get(inode.id)
+    const { lost: losses } = this.#session
+    const lost = losses.get(inode.id) ?? losses.get(ROOT_INODE) // the journal, or names: it may concern any file
     if (lost !== undefined) throw new PosixError('EIO', lost)
   }
 

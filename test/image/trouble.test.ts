@@ -2,7 +2,7 @@
 import fs from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
 import { NotPublishedError, PosixError, ShareError } from '../../src/base/errors.js'
-import { BLOCK_BYTES, PAGE_BYTES } from '../../src/base/units.js'
+import { BLOCK_BYTES, PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import type { Cache } from '../../src/cache/cache.js'
 import { SharePool } from '../../src/fetch/share-pool.js'
 import { Images } from '../../src/image/images.js'
@@ -72,6 +72,16 @@ test('a write that the kernel had accepted and that was lost makes every later f
   await t.notThrowsAsync(images.sync(bed.file('other')))
   t.is(warnings.length, 1)
   t.is(images.counters.failedWrites, 1)
+})
+
+test('when the journal, or names of region files, could not be made durable, no file is called synced any more', async (t) => {
+  const opened = open(t, true)
+  const { bed } = opened
+  bed.session.lost.add(ROOT_INODE, 'the journal could not be made durable')
+  for (let attempt = 0; attempt < 2; attempt++) {
+    const error = await t.throwsAsync(opened.images.sync(bed.file('other')), { instanceOf: PosixError })
+    t.is(error.errno, 'EIO')
+  }
 })
 
 test('a sync for which the disk has no room gets it from the cache', async (t) => {
