@@ -47,6 +47,7 @@ import {
   type ReadSource
 } from './layers.js'
 import { mergeProfile } from './merge-profile.js'
+import { fetchMetadata } from './metadata.js'
 import type { FileImage, MayGiveUp } from './port.js'
 import { Replay } from './replay.js'
 import type { SharedRegions } from './shared-regions.js'
@@ -104,6 +105,7 @@ export class Images implements FileImage {
   readonly #trickle: Trickle | undefined
   readonly #replay: Replay
   #profile: Profile | undefined
+  #stopped = false
   /** files whose map was looked at for a picture */
   readonly #learning = new Set<InodeId>()
   readonly #served = new Float64Array(READ_SOURCES.length)
@@ -175,6 +177,7 @@ export class Images implements FileImage {
 
   /** From now on the session is changed by requests only. */
   stop(): void {
+    this.#stopped = true
     this.#upload?.stop()
     this.#trickle?.stop()
     this.#replay.stop()
@@ -360,6 +363,24 @@ export class Images implements FileImage {
       onProgress,
       isStopped
     )
+  }
+
+  /** Fetches the tables of sparse disks, before part of one is to be written. Never rejects. */
+  fetchMetadata(): Promise<void> {
+    return fetchMetadata(this.#session.namespace.inodes(), {
+      bring: (inode, blocks) => this.ahead.bring(inode, blocks, 'warm'), // no resume has read them
+      read: (inode, start, length) => this.#readPresent(inode, start, length),
+      isStopped: () => this.#stopped
+    })
+  }
+
+  /** Bytes of the file for ourselves, when all of them are here: nobody's first read. */
+  #readPresent(inode: Inode, start: number, length: number): Buffer | undefined {
+    if (start + length > inode.sizeBytes) return undefined
+    const into = Buffer.alloc(length)
+    const layers = { session: this.#session, cache: this.#cache, held: undefined, served: undefined }
+    const missing = fillFromLayers(inode, into, start, { ...layers, onAheadRead: () => undefined })
+    return missing.length === 0 ? into : undefined
   }
 
   /** Fetches what an earlier resume has read, ahead of this one. Never rejects. */
