@@ -5,6 +5,7 @@ import { getBit } from '../../src/base/bits.js'
 import { sha256 } from '../../src/base/digest.js'
 import { BLOCK_BYTES, REGION_BYTES, toInodeId } from '../../src/base/units.js'
 import { Cache, CACHE_BYTES_MIN } from '../../src/cache/cache.js'
+import { CachedBytes } from '../../src/cache/find-cached.js'
 import { waitFor } from '../support/bed.js'
 import { temporaryDirectory } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
@@ -209,4 +210,23 @@ test('a region file that cannot be opened claims nothing, and nobody fails becau
   t.false(getBit(cache.region(inode, 1).present, 0))
   t.true(warnings.length > 0)
   await cache.close()
+})
+
+test('a repair finds blocks and maps of the same VM only, in all of its slots', async (t) => {
+  const directory = temporaryDirectory('cache')
+  for (const [vm, fill] of [
+    ['aa', 1],
+    ['bb', 2]
+  ] as const) {
+    const [first, second] = [open(path.join(directory, vm)), open(path.join(directory, vm))]
+    second.cache.place(inode, 0, 3, block(fill), sha256(block(fill)))
+    await second.cache.keepMap(sha256(Buffer.of(fill)).toString('hex'), Buffer.of(fill))
+    await first.cache.close()
+    await second.cache.close()
+  }
+  const found = new CachedBytes(directory, 'aa')
+  t.deepEqual(found.block(sha256(block(1)).toString('hex')), block(1))
+  t.is(found.block(sha256(block(2)).toString('hex')), undefined)
+  t.deepEqual(found.mapObject(sha256(Buffer.of(1)).toString('hex')), Buffer.of(1))
+  t.is(found.mapObject(sha256(Buffer.of(2)).toString('hex')), undefined)
 })

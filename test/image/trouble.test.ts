@@ -1,6 +1,7 @@
 /** File images when the client's disk or the share is in trouble. */
 import fs from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
+import { getBit } from '../../src/base/bits.js'
 import { NotPublishedError, PosixError, ShareError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import type { Cache } from '../../src/cache/cache.js'
@@ -199,6 +200,28 @@ test('status says of a page that the kernel may need for a write that its file w
   await waitFor(() => /disk, block 0; .*all writes and syncs of the file wait/.test(waiting()), 'status to say so')
   fs.renameSync(`${bed.root}.away`, bed.root)
   t.is(await reading, PAGE_BYTES)
+})
+
+test('what a truncate has cut off does not come back with a fetch that was under way', async (t) => {
+  const { bed, cache, images } = open(t, true)
+  const file = bed.file('disk')
+  await images.read(bed.file('disk'), Buffer.alloc(1), 0) // the map is here
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  const into = Buffer.alloc(PAGE_BYTES, 1)
+  const reading = Promise.resolve(images.read(file, into, BLOCK_BYTES))
+  await waitFor(() => images.waiting().length > 0, 'the fetch to begin')
+  images.truncate(file, 0)
+  images.truncate(file, CONTENT.length)
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  t.is(await reading, PAGE_BYTES)
+  t.deepEqual(into, Buffer.alloc(PAGE_BYTES), 'zeros for who waited')
+  t.true(getBit(cache.region(file.id, 0).present, 1), 'the block has come all the same')
+  into.fill(1)
+  t.is(images.read(file, into, BLOCK_BYTES), PAGE_BYTES)
+  t.deepEqual(into, Buffer.alloc(PAGE_BYTES), 'and for who reads it now')
+  t.is(images.write(file, Buffer.from('new'), BLOCK_BYTES + 5), 3, 'part of a page needs nothing of the share')
+  t.is(images.read(file, into, BLOCK_BYTES), PAGE_BYTES)
+  t.deepEqual(into, Buffer.concat([Buffer.alloc(5), Buffer.from('new'), Buffer.alloc(PAGE_BYTES - 8)]))
 })
 
 test('only a reader that may give up gets EIO after the share timeout', async (t) => {
