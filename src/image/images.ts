@@ -59,7 +59,7 @@ const FALLOC_FL_PUNCH_HOLE = 2
 const FALLOC_FL_ZERO_RANGE = 16
 const HELD_WRITE_RETRY_MS = 500
 const GIVE_UP_CHECK_MS = 500
-/** what status adds to a page that the kernel may need before it can change part of it (hazard 2) */
+/** what status adds to a page that the kernel may need before it can change part of it */
 const MAY_BE_FOR_WRITE = '; if that is for a write to part of a page, all writes and syncs of the file wait for it'
 /** of a file that somebody looks at: 32 GiB of it */
 const MAP_PAGES_LEARNT_MAX = 256

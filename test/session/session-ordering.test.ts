@@ -305,3 +305,19 @@ test('a write to a file that is gone is refused: the journal stays one that can 
   await session.close()
   await t.notThrowsAsync(Session.open(directory, base).close())
 })
+
+test('changes all over a large file keep a bounded number of descriptors open', async (t) => {
+  const { directory, session, file } = create()
+  for (let region = 0; region < 700; region++) session.write(file, page(1), region * REGION_BYTES)
+  const regions = path.join(directory, 'regions')
+  const open = fs.readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return fs.readlinkSync(`/proc/self/fd/${fd}`).startsWith(regions)
+    } catch {
+      return false // the listing's own
+    }
+  })
+  t.is(open.length, 512)
+  t.deepEqual(readPage(session, file, 0), page(1))
+  await session.close()
+})
