@@ -149,7 +149,8 @@ async function serve(
   endOnSignals(life, log, reporter)
   const files = vm.base.manifest.entries.length
   log.info(event('mounted', { generation: vm.base.number, files, transport: request.transport }), 'mounted')
-  void fetchAhead(vm, images, log)
+  void images.fetchMetadata()
+  void replayProfile(vm, images, log)
   reporter.ready({ generation: vm.base.number, files, totalBytes: images.totalBytes() })
   try {
     return await life.finished
@@ -161,13 +162,9 @@ async function serve(
   }
 }
 
-/**
- * Tables of sparse disks, then what an earlier mount read first, are fetched ahead. A profile that cannot be had costs nothing
- * but time.
- */
-async function fetchAhead({ pool, base }: OpenedVm, images: Images, log: Log): Promise<void> {
+/** What an earlier mount read first is fetched ahead. A profile that cannot be had costs nothing but time. */
+async function replayProfile({ pool, base }: OpenedVm, images: Images, log: Log): Promise<void> {
   try {
-    await images.fetchMetadata()
     const profile = await pool.run('profile', { generation: base.number }, { priority: 'profile', what: 'the profile' })
     if (profile === undefined) return
     await images.replay(profile)

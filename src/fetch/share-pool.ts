@@ -8,7 +8,7 @@ import { fromPlainError, IsrfsError, type PlainError } from '../base/errors.js'
 import type { ShareTaskInput, ShareTaskName, ShareTaskOutput } from './share-tasks.js'
 
 /** Who overtakes whom in the queue. Lease work is small and must not wait behind data. */
-export const PRIORITY = { lease: 40, demand: 30, readahead: 20, profile: 10, stream: 5, warm: 0 } as const
+export const PRIORITY = { lease: 40, demand: 30, readahead: 20, tables: 15, profile: 10, stream: 5, warm: 0 } as const
 export type Priority = keyof typeof PRIORITY
 
 /**

@@ -368,7 +368,7 @@ export class Images implements FileImage {
   /** Fetches the tables of sparse disks, before part of one is to be written. Never rejects. */
   fetchMetadata(): Promise<void> {
     return fetchMetadata(this.#session.namespace.inodes(), {
-      bring: (inode, blocks) => this.ahead.bring(inode, blocks, 'warm'), // no resume has read them
+      bring: (inode, blocks) => this.ahead.bring(inode, blocks, 'tables'),
       read: (inode, start, length) => this.#readPresent(inode, start, length),
       isStopped: () => this.#stopped
     })

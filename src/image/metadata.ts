@@ -32,24 +32,32 @@ export interface MetadataParts {
   readonly isStopped: () => boolean
 }
 
-/** Never rejects. */
-export async function fetchMetadata(files: Iterable<Inode>, { bring, read, isStopped }: MetadataParts): Promise<void> {
+/** All disks at once: what waits for the share is the queue's business. Never rejects. */
+export async function fetchMetadata(files: Iterable<Inode>, parts: MetadataParts): Promise<void> {
   let leftBytes = METADATA_BYTES_MAX
-  for (const inode of [...files].filter(isDisk)) {
-    let done = new Set<number>()
-    let wanted: readonly Bytes[] = [{ start: 0, end: 1 }]
-    while (wanted.length > 0 && !isStopped()) {
-      const blocks = blocksOf(wanted, Math.min(inode.sizeBytes, inode.baseLimitBytes))
-        .filter((block) => !done.has(block))
-        .slice(0, Math.floor(leftBytes / BLOCK_BYTES))
-      leftBytes -= blocks.length * BLOCK_BYTES
-      if (blocks.length > 0) await bring(inode, blocks)
-      done = new Set([...done, ...blocks])
-      // What was fetched names more, at most twice: header, tables of tables, tables.
-      const next = metadataOf((start, length) => read(inode, start, length))
-      wanted = blocks.length === 0 ? [] : next
-    }
-    if (isStopped() || leftBytes < BLOCK_BYTES) return
+  const take = (blocks: readonly number[]): readonly number[] => {
+    const taken = blocks.slice(0, Math.floor(leftBytes / BLOCK_BYTES))
+    leftBytes -= taken.length * BLOCK_BYTES
+    return taken
+  }
+  await Promise.all([...files].filter(isDisk).map((inode) => fetchTables(inode, take, parts)))
+}
+
+/** What comes names more, at most twice: header, tables of tables, tables. */
+async function fetchTables(
+  inode: Inode,
+  take: (blocks: readonly number[]) => readonly number[],
+  { bring, read, isStopped }: MetadataParts
+): Promise<void> {
+  const done = new Set<number>()
+  let wanted: readonly Bytes[] = [{ start: 0, end: 1 }]
+  while (!isStopped()) {
+    const endBytes = Math.min(inode.sizeBytes, inode.baseLimitBytes)
+    const blocks = take(blocksOf(wanted, endBytes).filter((block) => !done.has(block)))
+    if (blocks.length === 0) return
+    for (const block of blocks) done.add(block)
+    await bring(inode, blocks)
+    wanted = metadataOf((start, length) => read(inode, start, length))
   }
 }
 
