@@ -601,6 +601,7 @@ export class Session {
         await syncDirectoryLater(this.#directory)
       }
     } catch (error) {
+      if (this.#closed) throw error // nobody needs it any more, and the directory may have another session by now
       this.#failure = lostOnDisk(error, 'the journal could not be made durable')
       this.#sharing?.endWrites()
       this.lost.add(ROOT_INODE, this.#failure.message)
@@ -656,6 +657,7 @@ export class Session {
     this.#namesChanged = true
     await this.#regions.syncAll()
     await this.#journalSync.run() // records that the state holds may be in old journals only, until it is durable itself
+    if (this.#closed) return // the directory may have another session by now
     replaceFileDurably(path.join(this.#directory, snapshotName(number)), state)
     this.#retiredJournals.push(...this.#oldJournals)
     this.#oldJournals = []

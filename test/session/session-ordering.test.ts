@@ -8,7 +8,7 @@ import { PAGE_BYTES, REGION_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import type { Inode } from '../../src/session/namespace-types.js'
 import { Session } from '../../src/session/session.js'
-import { base, crash, create, fileOf, powerCut } from '../support/session-bed.js'
+import { base, crash, create, fileOf, identity, powerCut } from '../support/session-bed.js'
 
 const page = (fill: number): Buffer => Buffer.alloc(PAGE_BYTES, fill)
 
@@ -320,4 +320,31 @@ test('changes all over a large file keep a bounded number of descriptors open', 
   t.is(open.length, 512)
   t.deepEqual(readPage(session, file, 0), page(1))
   await session.close()
+})
+
+test('a session that ended in the middle of a snapshot leaves the next one in its directory alone', async (t) => {
+  let release: () => void = () => undefined
+  const gate = new Promise<void>((resolve) => (release = resolve))
+  let running = 0
+  const disk: Disk = {
+    ...realDisk,
+    datasync: async (descriptor) => {
+      running++
+      await gate
+      await realDisk.datasync(descriptor).finally(() => running--)
+    }
+  }
+  const { directory, session, file } = create({ disk, journalBytesMax: 300 })
+  for (let index = 0; index < 20; index++) session.write(file, page(1), index * PAGE_BYTES)
+  while (running === 0) await pause(1)
+  session.destroy()
+  const next = Session.create(directory, identity, base)
+  const before = fs.readdirSync(directory).sort()
+  release()
+  while (running > 0) await pause(1)
+  await pause(100)
+  t.deepEqual(fs.readdirSync(directory).sort(), before)
+  next.write(fileOf(next), page(2), 0)
+  await next.close()
+  t.deepEqual(readPage(Session.open(directory, base), fileOf(next), 0), page(2))
 })
