@@ -186,9 +186,7 @@ export class Cache {
     } catch (error) {
       this.#onWarning(`cannot read the cache: ${messageOf(error)}`)
     }
-    const region = this.#regions.get(key)
-    this.#regions.delete(key)
-    if (region !== undefined) this.#drop(key, region)
+    this.#forgetRegion(key)
     return false
   }
 
@@ -204,7 +202,8 @@ export class Cache {
     if (getBit(region.present, blockInRegion) || this.#full || this.#closed) return
     const key = regionKey(inode, index)
     try {
-      const fd = this.#descriptor(key, false) ?? this.#createFile(key, region)
+      const known = this.#descriptor(key, false)
+      const fd = known === undefined || isCut(known, region) ? this.#createFile(key, region) : known
       const digests = this.#unflushed.get(key) ?? Buffer.from(this.#claims.get(key) ?? readFooter(fd))
       let written = 0
       while (written < BLOCK_BYTES) {
@@ -292,7 +291,10 @@ export class Cache {
       let handle: fs.promises.FileHandle | undefined
       try {
         handle = await fs.promises.open(path.join(this.directory, key), 'r+')
-        await handle.datasync()
+        await handle.datasync().catch((error: unknown) => {
+          this.#forgetRegion(key) // what the disk has dropped may read as zeros from now on
+          throw error
+        })
         writeFooter(handle.fd, named)
         if (this.#unflushed.get(key)?.equals(named) === true) {
           this.#unflushed.delete(key)
@@ -347,6 +349,13 @@ export class Cache {
     this.#onRegionLost(toInodeId(Number(inode)), Number(index))
   }
 
+  /** Its blocks are not what they were verified to be. */
+  #forgetRegion(key: string): void {
+    const region = this.#regions.get(key)
+    this.#regions.delete(key)
+    if (region !== undefined) this.#drop(key, region)
+  }
+
   #drop(key: string, region: CachedRegion): void {
     this.#lose(key)
     this.#descriptors.delete(key)
@@ -379,6 +388,13 @@ export class Cache {
       if (errnoOf(error) !== 'ENOENT') this.#onWarning(`cannot list the cache: ${messageOf(error)}`)
     }
   }
+}
+
+/** Whether somebody has cut the region's file below a present block: a block that is placed after it would leave a hole there. */
+function isCut(descriptor: number, { present }: CachedRegion): boolean {
+  let block = BLOCKS_PER_REGION - 1
+  while (block >= 0 && !getBit(present, block)) block--
+  return block >= 0 && fs.fstatSync(descriptor).size < (block + 1) * BLOCK_BYTES
 }
 
 function emptyRegion(diskBytes: number): CachedRegion {

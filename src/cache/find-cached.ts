@@ -1,6 +1,7 @@
 /**
- * Plain bytes that some cache of this client may still have, by their digest: for the repair of a share. Only reads, and
- * believes nothing: what is found is compared with its digest.
+ * Plain bytes that a cache of this client may still have of a VM, by their digest: for the repair of a share. Only reads, and
+ * believes nothing: what is found is compared with its digest. Caches of other VMs are not looked at: a share that names
+ * their blocks' digests must not be given them.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -13,11 +14,9 @@ export class CachedBytes {
   readonly #slots: readonly string[]
   readonly #blocks = new Map<string, { readonly file: string; readonly block: number }[]>()
 
-  /** `directory` holds a directory for each VM, with one for each slot in it. Blocks of all of them count. */
-  constructor(directory: string) {
-    this.#slots = namesIn(directory).flatMap((vm) =>
-      namesIn(path.join(directory, vm)).map((slot) => path.join(directory, vm, slot))
-    )
+  /** `directory` holds a directory for each VM, by its id, with one for each slot in it. */
+  constructor(directory: string, vmId: string) {
+    this.#slots = namesIn(path.join(directory, vmId)).map((slot) => path.join(directory, vmId, slot))
     for (const slot of this.#slots) {
       for (const name of namesIn(slot)) if (/^\d+-\d+$/.test(name)) this.#addRegion(path.join(slot, name))
     }

@@ -84,7 +84,9 @@ export async function checkCommand(given: string | undefined, options: CheckComm
   let checked = await checkWithProgress(share, only, readData)
   while (options.repair === true && checked.bad.length > 0) {
     const paths = checked.bad.map(({ path: object }) => object)
-    const { repaired, failed } = repairChunks(share, paths, new CachedBytes(directoriesOf(options).cacheDirectory))
+    const { vm: vmId } = readVmDescriptor(share)
+    const cached = new CachedBytes(directoriesOf(options).cacheDirectory, vmId)
+    const { repaired, failed } = repairChunks(share, paths, cached)
     for (const object of repaired) notice(`put back from the cache: ${object}`)
     if (repaired.length === 0) {
       for (const { path: object, why } of failed) notice(`not put back: ${object}: ${why}`)

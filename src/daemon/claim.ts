@@ -216,7 +216,7 @@ async function isUnchanged(pool: SharePool, directory: string, identity: Session
   const base = await readBase(pool, directory, identity).catch(() => undefined)
   if (base === undefined) return false
   const session = openLeftOver(directory, base)
-  if (session.namespace.changed) {
+  if (!session.isUntouched) {
     await session.close()
     return false
   }

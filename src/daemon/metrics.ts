@@ -27,7 +27,7 @@ export interface Metric {
 }
 
 const STATES: readonly Status['state'][] = ['starting', 'mounted', 'unmounting', 'committing', 'ended']
-const AHEAD: readonly AheadPriority[] = ['readahead', 'profile', 'stream', 'warm']
+const AHEAD: readonly AheadPriority[] = ['readahead', 'tables', 'profile', 'stream', 'warm']
 
 const flag = (value: boolean): number => (value ? 1 : 0)
 

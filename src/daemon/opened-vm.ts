@@ -81,7 +81,7 @@ async function open(opening: Opening): Promise<OpenedVm> {
 
 /** A mount that will not be: leaves the share and this client as they were, but keeps a session with changes. */
 export async function abandon({ session, right, base }: Pick<OpenedVm, 'base' | 'session' | 'right'>): Promise<void> {
-  if (session.namespace.changed && !session.identity.discard) {
+  if (!session.isUntouched && !session.identity.discard) {
     right.stop()
     await session.close()
     return

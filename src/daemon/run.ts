@@ -151,6 +151,7 @@ async function serve(
   if (!isWanted) end('given up')
   const files = vm.base.manifest.entries.length
   log.info(event('mounted', { generation: vm.base.number, files, transport: request.transport }), 'mounted')
+  void images.fetchMetadata()
   void replayProfile(vm, images, log)
   if (isWanted) reporter.ready({ generation: vm.base.number, files, totalBytes: images.totalBytes() })
   try {

@@ -39,7 +39,7 @@ export async function settleMount(request: MountRequest, vm: OpenedVm, settling:
     await letGo(vm, base, settling)
     return { kind: 'nothing-to-publish', why: request.readOnly ? 'read-only' : 'discard' }
   }
-  const committed = session.namespace.changed ? await commit(request, vm, held, settling) : undefined
+  const committed = session.isUntouched ? undefined : await commit(request, vm, held, settling)
   if (committed?.branch !== undefined) {
     const { branch, changedBytes, sentBytes } = committed
     await letGo(vm, before, settling)

@@ -9,7 +9,7 @@ import { BACKGROUND_IN_FLIGHT_MAX, startShareThreads } from './share-threads.js'
 import type { ShareTaskInput, ShareTaskName, ShareTaskOutput } from './share-tasks.js'
 
 /** Who overtakes whom in the queue. Lease work is small and must not wait behind data. */
-export const PRIORITY = { lease: 40, demand: 30, readahead: 20, profile: 10, stream: 5, warm: 0 } as const
+export const PRIORITY = { lease: 40, demand: 30, readahead: 20, tables: 15, profile: 10, stream: 5, warm: 0 } as const
 export type Priority = keyof typeof PRIORITY
 
 export interface Waiting {

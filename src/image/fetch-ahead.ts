@@ -15,7 +15,7 @@ import { FirstTouches } from './first-touches.js'
 import { Readahead } from './readahead.js'
 
 /** Who wants blocks ahead of their readers, with the priorities of fetch/share-pool.ts. */
-export type AheadPriority = 'readahead' | 'profile' | 'stream' | 'warm'
+export type AheadPriority = 'readahead' | 'tables' | 'profile' | 'stream' | 'warm'
 
 export interface AheadCounters {
   fetchedBlocks: number
@@ -45,6 +45,7 @@ export class FetchAhead {
   readonly touches = new FirstTouches()
   readonly counters: Readonly<Record<AheadPriority, AheadCounters>> = {
     readahead: { fetchedBlocks: 0, usedBlocks: 0 },
+    tables: { fetchedBlocks: 0, usedBlocks: 0 },
     profile: { fetchedBlocks: 0, usedBlocks: 0 },
     stream: { fetchedBlocks: 0, usedBlocks: 0 },
     warm: { fetchedBlocks: 0, usedBlocks: 0 }

@@ -47,6 +47,7 @@ import {
   type ReadSource
 } from './layers.js'
 import { mergeProfile } from './merge-profile.js'
+import { fetchMetadata } from './metadata.js'
 import type { FileImage, MayGiveUp } from './port.js'
 import { Replay } from './replay.js'
 import type { SharedRegions } from './shared-regions.js'
@@ -58,6 +59,8 @@ const FALLOC_FL_PUNCH_HOLE = 2
 const FALLOC_FL_ZERO_RANGE = 16
 const HELD_WRITE_RETRY_MS = 500
 const GIVE_UP_CHECK_MS = 500
+/** what status adds to a page that the kernel may need before it can change part of it */
+const MAY_BE_FOR_WRITE = '; if that is for a write to part of a page, all writes and syncs of the file wait for it'
 /** of a file that somebody looks at: 32 GiB of it */
 const MAP_PAGES_LEARNT_MAX = 256
 
@@ -102,6 +105,7 @@ export class Images implements FileImage {
   readonly #trickle: Trickle | undefined
   readonly #replay: Replay
   #profile: Profile | undefined
+  #stopped = false
   /** files whose map was looked at for a picture */
   readonly #learning = new Set<InodeId>()
   readonly #served = new Float64Array(READ_SOURCES.length)
@@ -173,33 +177,40 @@ export class Images implements FileImage {
 
   /** From now on the session is changed by requests only. */
   stop(): void {
+    this.#stopped = true
     this.#upload?.stop()
     this.#trickle?.stop()
     this.#replay.stop()
     this.#options.shared?.stop()
   }
 
-  read(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): number | Promise<number> {
+  read(
+    inode: Inode,
+    into: Buffer,
+    offset: number,
+    mayGiveUp?: MayGiveUp,
+    mayBeForWrite = false
+  ): number | Promise<number> {
     const length = Math.min(into.length, inode.sizeBytes - offset)
     if (length <= 0) return 0
     this.counters.readBytes += length
     const missing = this.#fill(inode, into.subarray(0, length), offset, undefined, this.#served)
-    if (missing.length > 0) return this.#readAbsent(inode, into, offset, mayGiveUp)
+    if (missing.length > 0) return this.#readAbsent(inode, into, offset, { mayGiveUp, mayBeForWrite })
     this.#options.shared?.offer(inode, offset, length)
     return length
   }
 
-  write(inode: Inode, bytes: Buffer, offset: number): number | Promise<number> {
+  write(inode: Inode, bytes: Buffer, offset: number, isGivenUp?: () => boolean): number | Promise<number> {
     if (bytes.length === 0) return 0
     this.counters.writtenBytes += bytes.length
-    if (this.#gate !== undefined) return this.#writeLater(inode, bytes, offset)
+    if (this.#gate !== undefined) return this.#writeLater(inode, bytes, offset, isGivenUp)
     try {
       const missing = this.#tryWriteOrHold(inode, bytes, offset)
       if (missing === undefined) return bytes.length
     } catch (error) {
       throw this.#failedWrite(inode, error)
     }
-    return this.#writeLater(inode, bytes, offset)
+    return this.#writeLater(inode, bytes, offset, isGivenUp)
   }
 
   /**
@@ -255,7 +266,8 @@ export class Images implements FileImage {
     if (offset < 0 || offset >= inode.sizeBytes) throw new PosixError('ENXIO')
     // SEEK_DATA and SEEK_HOLE do not flush: bytes that only the kernel has must not look like a hole
     if (mayHaveUnflushedPages) return whence === 'data' ? offset : inode.sizeBytes
-    return findDataOrHole(inode, offset, whence, this.maps).catch((error: unknown) => {
+    const found = findDataOrHole(inode, offset, whence, this.maps)
+    return this.#asWaiting(`${nameOf(inode)}, looking for ${whence}`, found).catch((error: unknown) => {
       throw this.#asAnswer(error, inode)
     })
   }
@@ -268,9 +280,17 @@ export class Images implements FileImage {
     return Math.min(roundUp(inode.sizeBytes, PAGE_BYTES), baseBytes + uploadedBytes + validPages * PAGE_BYTES)
   }
 
+  /** A journal that has no room for the barrier gets it from the cache. */
   async sync(inode: Inode): Promise<void> {
-    await this.#session.sync(inode)
-    const lost = this.#session.lost.get(inode.id)
+    try {
+      await this.#session.sync(inode)
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOSPC') throw error
+      this.#space.makeRoom(REGION_BYTES)
+      await this.#session.sync(inode)
+    }
+    const { lost: losses } = this.#session
+    const lost = losses.get(inode.id) ?? losses.get(ROOT_INODE) // the journal, or names: it may concern any file
     if (lost !== undefined) throw new PosixError('EIO', lost)
   }
 
@@ -345,6 +365,24 @@ export class Images implements FileImage {
     )
   }
 
+  /** Fetches the tables of sparse disks, before part of one is to be written. Never rejects. */
+  fetchMetadata(): Promise<void> {
+    return fetchMetadata(this.#session.namespace.inodes(), {
+      bring: (inode, blocks) => this.ahead.bring(inode, blocks, 'tables'),
+      read: (inode, start, length) => this.#readPresent(inode, start, length),
+      isStopped: () => this.#stopped
+    })
+  }
+
+  /** Bytes of the file for ourselves, when all of them are here: nobody's first read. */
+  #readPresent(inode: Inode, start: number, length: number): Buffer | undefined {
+    if (start + length > inode.sizeBytes) return undefined
+    const into = Buffer.alloc(length)
+    const layers = { session: this.#session, cache: this.#cache, held: undefined, served: undefined }
+    const missing = fillFromLayers(inode, into, start, { ...layers, onAheadRead: () => undefined })
+    return missing.length === 0 ? into : undefined
+  }
+
   /** Fetches what an earlier resume has read, ahead of this one. Never rejects. */
   async replay(profile: Profile): Promise<void> {
     this.#profile = profile
@@ -412,7 +450,12 @@ export class Images implements FileImage {
     })
   }
 
-  async #readAbsent(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): Promise<number> {
+  async #readAbsent(
+    inode: Inode,
+    into: Buffer,
+    offset: number,
+    { mayGiveUp, mayBeForWrite }: { readonly mayGiveUp: MayGiveUp | undefined; readonly mayBeForWrite: boolean }
+  ): Promise<number> {
     const held = new Map<number, HeldBlock>()
     for (;;) {
       const length = Math.min(into.length, inode.sizeBytes - offset)
@@ -423,7 +466,8 @@ export class Images implements FileImage {
         return length
       }
       const isMixed = length > PAGE_BYTES && missing.length < blocksIn(offset, length)
-      await this.#obtainPatiently(inode, missing, held, isMixed, mayGiveUp)
+      const obtained = this.#obtain(inode, missing, held, mayBeForWrite ? MAY_BE_FOR_WRITE : '')
+      await this.#patiently(inode, obtained, isMixed, mayGiveUp)
     }
   }
 
@@ -432,14 +476,12 @@ export class Images implements FileImage {
    * and, while the share is silent, when only part of the wanted bytes is absent. The kernel then asks again page by page
    * and gets what is present (native-notes/kernel.md).
    */
-  async #obtainPatiently(
+  async #patiently(
     inode: Inode,
-    missing: readonly number[],
-    held: Map<number, HeldBlock>,
+    obtained: Promise<void>,
     isMixed: boolean,
     mayGiveUp: MayGiveUp | undefined
   ): Promise<void> {
-    const obtained = this.#obtain(inode, missing, held)
     if (mayGiveUp === undefined) return obtained
     obtained.catch(() => undefined) // it may fail after it was given up
     const { shareTimeoutMs = Infinity, isShareSilent } = this.#options
@@ -456,10 +498,10 @@ export class Images implements FileImage {
   }
 
   /** Fetches blocks of the base into `held` (and the cache). Rejects with PosixError EIO. */
-  async #obtain(inode: Inode, blocks: readonly number[], held: Map<number, HeldBlock>): Promise<void> {
+  async #obtain(inode: Inode, blocks: readonly number[], held: Map<number, HeldBlock>, forWhat: string): Promise<void> {
     try {
-      const requests = await this.#requests(inode, blocks)
-      const what = `${inode.name === '' ? 'a deleted file' : inode.name}, block ${String(blocks[0])}`
+      const what = `${nameOf(inode)}, block ${String(blocks[0])}${forWhat}`
+      const requests = await this.#asWaiting(what, this.#requests(inode, blocks))
       const fetched = this.#fetcher.fetch(requests, 'demand', what)
       this.ahead.noteMiss(inode, blocks)
       this.#replay.noteMiss(inode)
@@ -471,6 +513,12 @@ export class Images implements FileImage {
     } catch (error) {
       throw this.#asAnswer(error, inode)
     }
+  }
+
+  /** A map that is waited for does not say who needs it. */
+  async #asWaiting<Result>(what: string, result: Promise<Result>): Promise<Result> {
+    const noted = this.#pool.noteWaiting(what)
+    return result.finally(noted)
   }
 
   /** Looks the blocks up in the base's map. Notes which blocks of their regions are zero; those need no request. */
@@ -543,12 +591,13 @@ export class Images implements FileImage {
   }
 
   /** Held while blocks are fetched or while the disk is full (invariant 4). */
-  async #writeLater(inode: Inode, bytes: Buffer, offset: number): Promise<number> {
+  async #writeLater(inode: Inode, bytes: Buffer, offset: number, isGivenUp = (): boolean => false): Promise<number> {
     const id = Symbol('write')
     const held = new Map<number, HeldBlock>()
-    const what = `write to ${inode.name} at byte ${String(offset)}`
+    const what = `write to ${nameOf(inode)} at byte ${String(offset)}`
     try {
       for (;;) {
+        if (isGivenUp()) throw new PosixError('EINTR')
         if (this.#gate !== undefined) {
           this.#held.set(id, { what, startedMs: Date.now() })
           await this.#gate
@@ -557,11 +606,11 @@ export class Images implements FileImage {
         const missing = this.#tryWriteOrHold(inode, bytes, offset, held)
         if (missing === undefined) return bytes.length
         if (!this.#held.has(id)) this.#held.set(id, { what, startedMs: Date.now() })
-        if (missing.length > 0) await this.#obtain(inode, missing, held)
+        if (missing.length > 0) await this.#obtain(inode, missing, held, `, for a ${what}`)
         else await new Promise((resolve) => setTimeout(resolve, HELD_WRITE_RETRY_MS))
       }
     } catch (error) {
-      throw this.#failedWrite(inode, error)
+      throw isGivenUp() ? error : this.#failedWrite(inode, error)
     } finally {
       this.#held.delete(id)
     }
@@ -620,6 +669,10 @@ export class Images implements FileImage {
     }
     return new PosixError('EIO', messageOf(error), { cause: error })
   }
+}
+
+function nameOf({ name }: Inode): string {
+  return name === '' ? 'a deleted file' : name
 }
 
 function blocksIn(offset: number, length: number): number {

@@ -5,10 +5,22 @@ import type { Inode } from '../session/namespace-types.js'
 export type MayGiveUp = () => Promise<boolean>
 
 export interface FileImage {
-  /** Fills `into` from `offset`; the count is short only at the end of the file. Rejects with PosixError EIO on damage. */
-  read(inode: Inode, into: Buffer, offset: number, mayGiveUp?: MayGiveUp): number | Promise<number>
-  /** Accepts all bytes or throws. A write of whole pages never waits for the share. */
-  write(inode: Inode, bytes: Buffer, offset: number): number | Promise<number>
+  /**
+   * Fills `into` from `offset`; the count is short only at the end of the file. Rejects with PosixError EIO on damage.
+   * `mayBeForWrite`: the kernel may want the page because part of it is to be written.
+   */
+  read(
+    inode: Inode,
+    into: Buffer,
+    offset: number,
+    mayGiveUp?: MayGiveUp,
+    mayBeForWrite?: boolean
+  ): number | Promise<number>
+  /**
+   * Accepts all bytes or throws. A write of whole pages never waits for the share. One that waits, and that nobody waits for
+   * any more (`isGivenUp`), changes nothing and rejects with EINTR.
+   */
+  write(inode: Inode, bytes: Buffer, offset: number, isGivenUp?: () => boolean): number | Promise<number>
   truncate(inode: Inode, sizeBytes: number): void | Promise<void>
   /** `mode` is Linux's FALLOC_FL_* bits; EOPNOTSUPP for those that are not supported. */
   fallocate(inode: Inode, mode: number, offset: number, lengthBytes: number): void | Promise<void>

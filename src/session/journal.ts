@@ -211,8 +211,8 @@ function refuseIfDurable(file: string, bytes: Buffer, from: number, salt: number
   }
 }
 
-export function damage(file: string, why: string): IntegrityError {
+export function damage(file: string, why: string, directory = path.dirname(file)): IntegrityError {
   return new IntegrityError(`the session's ${file} is damaged: ${why}`, {
-    hint: `nothing was changed. Keep a copy of ${path.dirname(file)}; isrfs recover <vm> --discard gives these changes up`
+    hint: `nothing was changed. Keep a copy of ${directory}; isrfs recover <vm> --discard gives these changes up`
   })
 }

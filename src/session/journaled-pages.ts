@@ -7,11 +7,13 @@
  * record that makes the page invalid or valid anew.
  */
 import fs from 'node:fs'
+import path from 'node:path'
 import { FailedError, messageOf } from '../base/errors.js'
 import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, toInodeId } from '../base/units.js'
 import { ByteReader, type ByteWriter } from './bytes.js'
 import { syncDirectory } from './durable-file.js'
 import { type Frame, FRAME_HEADER_BYTES, FRAME_TRAILER_BYTES } from './frame.js'
+import { damage } from './journal.js'
 import type { Namespace } from './namespace.js'
 import type { ChangeRecord, Inode } from './namespace-types.js'
 import { isValid } from './pages.js'
@@ -97,7 +99,8 @@ export class JournaledPages {
 
   /**
    * After a power cut: puts the copies of pages that are valid into their region files, durably. May be done again.
-   * Throws FailedError with the session as it was.
+   * Throws FailedError, or IntegrityError, with the session as
+   * it was.
    */
   restore(
     namespace: Namespace,
@@ -114,7 +117,10 @@ export class JournaledPages {
         const region = Math.floor(page / PAGES_PER_REGION)
         byRegion.set(region, [...(byRegion.get(region) ?? []), [page % PAGES_PER_REGION, bytes]])
       }
-      for (const [region, pages] of byRegion) writeDurably(regionPath(id, region), pages)
+      for (const [region, pages] of byRegion) {
+        const copied = new Set(pages.map(([page]) => page))
+        writeDurably(regionPath(id, region), pages, endOfOthers(inode, region, copied))
+      }
       restored += byRegion.size
     }
     if (restored > 0) syncDirectory(regionsDirectory)
@@ -136,12 +142,22 @@ export class JournaledPages {
   }
 }
 
-function writeDurably(file: string, pages: readonly [page: number, bytes: Buffer][]): void {
+/** Where the last valid page of a region ends that has no copy: the region file has it, or nobody. */
+function endOfOthers(inode: Inode, region: number, copied: ReadonlySet<number>): number {
+  let page = PAGES_PER_REGION - 1
+  while (page >= 0 && (copied.has(page) || !isValid(inode, region * REGION_BYTES + page * PAGE_BYTES))) page--
+  return (page + 1) * PAGE_BYTES
+}
+
+/** `neededBytes` of the file must be there already: zeros must not take their place. */
+function writeDurably(file: string, pages: readonly [page: number, bytes: Buffer][], neededBytes: number): void {
+  const size = fs.statSync(file, { throwIfNoEntry: false })?.size ?? 0
+  if (size < neededBytes) throw damage(file, 'it has lost pages that were synced', path.dirname(path.dirname(file)))
   try {
     const { O_RDWR, O_CREAT, O_NOFOLLOW } = fs.constants
     const descriptor = fs.openSync(file, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
     try {
-      if (fs.fstatSync(descriptor).size < REGION_BYTES) fs.ftruncateSync(descriptor, REGION_BYTES)
+      if (size < REGION_BYTES) fs.ftruncateSync(descriptor, REGION_BYTES)
       for (const [page, bytes] of pages) fs.writeSync(descriptor, bytes, 0, PAGE_BYTES, page * PAGE_BYTES)
       fs.fdatasyncSync(descriptor)
     } finally {

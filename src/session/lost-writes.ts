@@ -4,7 +4,7 @@
  */
 import path from 'node:path'
 import { z } from 'zod'
-import type { InodeId } from '../base/units.js'
+import { type InodeId, toInodeId } from '../base/units.js'
 import { readIfThere, replaceFileDurably } from './durable-file.js'
 
 const FILE = 'lost.json'
@@ -14,6 +14,8 @@ const lostSchema = z.array(z.object({ inode: z.number().int().positive(), why: z
 export class LostWrites {
   readonly #file: string
   readonly #lost = new Map<number, string>()
+  /** of files that are gone on purpose, until that is durable: a power cut may bring them back */
+  readonly #leaving = new Map<number, string>()
 
   /** Throws when the file is there and cannot be read: nobody may take that for "nothing was lost". */
   constructor(directory: string) {
@@ -39,13 +41,26 @@ export class LostWrites {
     this.#save()
   }
 
-  /** The file is gone on purpose, and what it lost with it. */
+  /** Inodes that have lost something. */
+  inodes(): InodeId[] {
+    return [...this.#lost.keys()].map(toInodeId)
+  }
+
+  /** The file is gone on purpose, and what it lost with it. The file on the disk forgets it with settle(). */
   forget(inode: InodeId): void {
-    if (this.#lost.delete(inode)) this.#save()
+    const why = this.#lost.get(inode)
+    if (why === undefined) return
+    this.#lost.delete(inode)
+    this.#leaving.set(inode, why)
+  }
+
+  /** It is durable that the file is gone. */
+  settle(inode: InodeId): void {
+    if (this.#leaving.delete(inode)) this.#save()
   }
 
   #save(): void {
-    const content = [...this.#lost].map(([inode, why]) => ({ inode, why }))
+    const content = [...this.#lost, ...this.#leaving].map(([inode, why]) => ({ inode, why }))
     try {
       replaceFileDurably(this.#file, Buffer.from(`${JSON.stringify(content, undefined, 1)}\n`))
     } catch {

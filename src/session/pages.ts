@@ -3,7 +3,7 @@ import { crc32 } from 'node:zlib'
 import { getBit } from '../base/bits.js'
 import { PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES } from '../base/units.js'
 import type { ByteWriter } from './bytes.js'
-import type { Inode } from './namespace-types.js'
+import type { Inode, RegionPages } from './namespace-types.js'
 import { encodePagesHead } from './record-codec.js'
 
 export const ZEROS = Buffer.alloc(PAGE_BYTES)
@@ -12,6 +12,14 @@ export const ZEROS = Buffer.alloc(PAGE_BYTES)
 export function isValid(inode: Inode, position: number): boolean {
   const pages = inode.regions.get(Math.floor(position / REGION_BYTES))
   return pages !== undefined && getBit(pages.valid, Math.floor(position / PAGE_BYTES) % PAGES_PER_REGION)
+}
+
+/** Where the last valid page of a region ends, in bytes of the region; 0 when there is none. */
+export function endOfPages(pages: RegionPages | undefined): number {
+  let word = (pages?.valid.length ?? 0) - 1
+  while (word >= 0 && pages?.valid[word] === 0) word--
+  if (pages === undefined || word < 0) return 0
+  return ((word + 1) * 32 - Math.clz32(pages.valid[word] ?? 0)) * PAGE_BYTES
 }
 
 /** CRC-32 of the page that begins at `start` of the bytes, with zeros where they end before it does. */

@@ -24,6 +24,7 @@ export class Regions {
   readonly directory: string
   readonly #disk: Disk
   readonly #onLost: (inode: InodeId, why: string) => void
+  readonly #neededBytes: (inode: InodeId, region: number) => number
   readonly #descriptors: LRUCache<string, number>
   /** regions with bytes that are not known to be on the disk here (the journal may have them) */
   readonly #unsynced = new Map<InodeId, Set<number>>()
@@ -38,9 +39,18 @@ export class Regions {
   unsyncedBytes = 0
   #sharing: RegionSharing | undefined
 
-  /** `onLost` hears of each file of which the disk has dropped bytes that it had taken */
-  constructor(directory: string, disk: Disk, onLost: (inode: InodeId, why: string) => void) {
+  /**
+   * `onLost` hears of each file of which the disk has dropped bytes that it had taken; `neededBytes` tells up to where a
+   * region file has bytes that count.
+   */
+  constructor(
+    directory: string,
+    disk: Disk,
+    onLost: (inode: InodeId, why: string) => void,
+    neededBytes: (inode: InodeId, region: number) => number
+  ) {
     this.#onLost = onLost
+    this.#neededBytes = neededBytes
     this.directory = directory
     this.#disk = disk
     this.#descriptors = new LRUCache({
@@ -224,21 +234,31 @@ export class Regions {
     }
   }
 
-  /** Reading makes no file: a valid page without one is lost, and zeros would hide it. */
+  /**
+   * A valid page without a file is lost, and a new or a longer file would show zeros in its place: reading makes no file,
+   * and writing makes none, and lengthens none, that has pages which count.
+   */
   #descriptor(inode: InodeId, region: number, create: boolean): number {
     const key = keyOf(inode, region)
     const known = this.#descriptors.get(key)
     if (known !== undefined) return known
     const file = this.pathOf(inode, region)
     const flags = fs.constants.O_RDWR | fs.constants.O_NOFOLLOW
-    const isNew = create && !fs.existsSync(file)
+    const isNew = create && this.#neededBytes(inode, region) === 0 && !fs.existsSync(file)
     const descriptor = fs.openSync(file, isNew ? flags | fs.constants.O_CREAT : flags, 0o600)
-    this.#descriptors.set(key, descriptor)
-    if (isNew) {
-      this.#removed.delete(key)
-      this.#namesChanged = true
-      fs.ftruncateSync(descriptor, REGION_BYTES) // sparse
+    try {
+      if (isNew) {
+        this.#removed.delete(key)
+        this.#namesChanged = true
+        fs.ftruncateSync(descriptor, REGION_BYTES) // sparse
+      } else if (create && fs.fstatSync(descriptor).size < this.#neededBytes(inode, region)) {
+        throw new PosixError('EIO', `the session's ${file} is too short`)
+      }
+    } catch (error) {
+      closeQuietly(descriptor)
+      throw error
     }
+    this.#descriptors.set(key, descriptor)
     return descriptor
   }
 }

@@ -22,7 +22,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { anyBit } from '../base/bits.js'
 import { closeQuietly } from '../base/close-quietly.js'
-import { errnoOf, FailedError, type PosixError } from '../base/errors.js'
+import { errnoOf, FailedError, PosixError } from '../base/errors.js'
 import {
   BLOCK_BYTES,
   type InodeId,
@@ -53,7 +53,7 @@ import { beginFrame, Journal } from './journal.js'
 import { continueJournal, removeBefore, restartJournal, type StartedJournal } from './journal-start.js'
 import type { BaseImage, Namespace } from './namespace.js'
 import type { ChangeRecord, Inode } from './namespace-types.js'
-import { encodeNewPages, isValid, ZEROS } from './pages.js'
+import { encodeNewPages, endOfPages, isValid, ZEROS } from './pages.js'
 import { encodeRecord, encodeSize } from './record-codec.js'
 import { LostWrites } from './lost-writes.js'
 import { bytesFrameLength, encodeBytes, JOURNALED_PAGES_MAX } from './journaled-pages.js'
@@ -78,6 +78,13 @@ export interface SessionOptions {
   readonly journaledPagesMax?: number
   /** tests put one in its place that is always, or never, for it */
   readonly quickSync?: Pick<QuickSync, 'isDue' | 'noteAtOnce' | 'noteElsewhere'>
+}
+
+/** Region files of an inode; without a region: all of them. */
+interface Removable {
+  readonly inode: InodeId
+  readonly region?: number
+  readonly sequence: number
 }
 
 export class Session {
@@ -111,8 +118,8 @@ export class Session {
   /** journals that a snapshot has replaced; a sync under way may still hold their descriptors */
   #retiredJournals: Journal[] = []
   #snapshot: Promise<void> | undefined
-  /** region files that may go when the record with the sequence is durable; without a region: all of the inode */
-  #removable: { inode: InodeId; region?: number; sequence: number }[] = []
+  /** region files without a page that counts, which may go when the record that has emptied them is durable */
+  readonly #removable = new Map<string, Removable>()
   #failure: PosixError | undefined
   #sharing: RegionSharing | undefined
   #closed = false
@@ -207,11 +214,19 @@ export class Session {
     this.#journaled = state.journaled.newest()
     this.#quickSync = options.quickSync ?? new QuickSync()
     this.lost = new LostWrites(directory)
-    this.#regions = new Regions(path.join(directory, 'regions'), this.#disk, (inode, why) => {
+    const onLost = (inode: InodeId, why: string): void => {
       const name = this.namespace.get(inode)?.name
       this.lost.add(inode, name === undefined || name === '' ? why : `${name}: ${why}`)
-    })
+    }
+    this.#regions = new Regions(path.join(directory, 'regions'), this.#disk, onLost, (inode, region) =>
+      endOfPages(this.namespace.get(inode)?.regions.get(region))
+    )
     this.uploads = new Uploads(path.join(directory, 'uploads'))
+  }
+
+  /** Nothing was changed, and nothing that was accepted is gone: there is nothing to keep. */
+  get isUntouched(): boolean {
+    return !this.namespace.changed && this.lost.all().length === 0
   }
 
   /** From now on others may serve bytes from the region files; they are told before something changes (invariant 8). */
@@ -245,10 +260,12 @@ export class Session {
 
   /**
    * Writes bytes at a byte offset. Every page that is only partly covered is valid already, or ends where the file
-   * ends. Grows the file when it ends past its size, in the same atomic unit.
+   * ends. Grows the file when it ends past its size, in the same atomic unit. ESTALE for a file that is gone, after a wait
+   * say: a journal with records of one could not be replayed.
    */
   write(inode: Inode, bytes: Uint8Array, offset: number): void {
     this.#requireUsable()
+    if (this.namespace.get(inode.id) !== inode) throw new PosixError('ESTALE', 'the file is gone')
     const end = offset + bytes.length
     this.#sharing?.pause(inode.id, Math.floor(offset / REGION_BYTES), Math.ceil(end / REGION_BYTES))
     try {
@@ -273,6 +290,8 @@ export class Session {
     }
     if (records > 0) this.#uncovered.set(inode.id, this.#journal.position.sequence)
     this.namespace.markPages(inode, offset, end)
+    for (let region = Math.floor(offset / REGION_BYTES); region * REGION_BYTES < end; region++)
+      this.#keepRegion(inode.id, region)
     if (grows)
       this.namespace.apply({ kind: 'size', inode: inode.id, sizeBytes: end, baseLimitBytes: inode.baseLimitBytes })
     this.#snapshotIfLong()
@@ -514,13 +533,14 @@ export class Session {
   #apply(record: ChangeRecord): void {
     const before = record.kind === 'size' ? this.namespace.get(record.inode)?.sizeBytes : undefined
     this.namespace.apply(record)
+    if (record.kind === 'pages') this.#keepRegion(record.inode, record.region)
     if (record.kind === 'forget') {
       this.#regions.drop(record.inode)
       this.lost.forget(record.inode)
       this.#uncovered.delete(record.inode)
       this.#journaled.delete(record.inode)
       this.#ticks.forget(record.inode)
-      this.#removable.push({ inode: record.inode, sequence: this.#journal.position.sequence })
+      this.#noteRemovable({ inode: record.inode, sequence: this.#journal.position.sequence })
     }
     if (record.kind === 'size' && before !== undefined && record.sizeBytes < before) {
       this.#zeroTail(record.inode)
@@ -542,8 +562,18 @@ export class Session {
       const pages = regions.get(region)
       if (pages === undefined || region < from || region >= to) continue
       this.#ticks.touch(id, region)
-      if (!anyBit(pages.valid)) this.#removable.push({ inode: id, region, sequence })
+      if (!anyBit(pages.valid)) this.#noteRemovable({ inode: id, region, sequence })
     }
+  }
+
+  #noteRemovable(removable: Removable): void {
+    const key = removableKey(removable.inode, removable.region)
+    if (!this.#removable.has(key)) this.#removable.set(key, removable)
+  }
+
+  /** Pages count there again: a record that has emptied it before is not the one to wait for when they are gone again. */
+  #keepRegion(inode: InodeId, region: number): void {
+    if (this.#removable.size > 0) this.#removable.delete(removableKey(inode, region))
   }
 
   /** Invariant 5, after the record: a crash in between is made good by #tidy. */
@@ -578,6 +608,7 @@ export class Session {
         await syncDirectoryLater(this.#directory)
       }
     } catch (error) {
+      if (this.#closed) throw error // nobody needs it any more, and the directory may have another session by now
       this.#failure = lostOnDisk(error, 'the journal could not be made durable')
       this.#sharing?.endWrites()
       this.lost.add(ROOT_INODE, this.#failure.message)
@@ -603,13 +634,15 @@ export class Session {
 
   /** Invariant 7. */
   #removeForgotten(): void {
-    const durable = this.#removable.filter(({ sequence }) => sequence <= this.#durableSequence)
-    if (durable.length === 0) return
-    this.#removable = this.#removable.filter(({ sequence }) => sequence > this.#durableSequence)
+    if (this.#removable.size === 0) return
     const gone = new Set<string>()
-    for (const { inode, region } of durable) {
-      if (region === undefined) gone.add(String(inode))
-      else if (this.#isEmpty(inode, region)) this.#regions.remove(inode, region)
+    for (const [key, { inode, region, sequence }] of this.#removable) {
+      if (sequence > this.#durableSequence) continue
+      this.#removable.delete(key)
+      if (region === undefined) {
+        gone.add(String(inode))
+        this.lost.settle(inode)
+      } else if (this.#isEmpty(inode, region)) this.#regions.remove(inode, region)
     }
     if (gone.size === 0) return
     try {
@@ -621,7 +654,6 @@ export class Session {
     }
   }
 
-  /** Also after what was written since it was noted. */
   #isEmpty(inode: InodeId, region: number): boolean {
     const pages = this.namespace.get(inode)?.regions.get(region)
     return pages !== undefined && !anyBit(pages.valid)
@@ -644,6 +676,7 @@ export class Session {
     this.#namesChanged = true
     await this.#regions.syncAll()
     await this.#journalSync.run() // records that the state holds may be in old journals only, until it is durable itself
+    if (this.#closed) return // the directory may have another session by now
     replaceFileDurably(path.join(this.#directory, snapshotName(number)), state)
     this.#retiredJournals.push(...this.#oldJournals)
     this.#oldJournals = []
@@ -672,12 +705,21 @@ export class Session {
       }
     }
     const { sequence } = this.#journal.position
+    for (const inode of this.lost.inodes()) {
+      if (inode === ROOT_INODE || this.namespace.get(inode) !== undefined) continue
+      this.lost.forget(inode)
+      this.#noteRemovable({ inode, sequence })
+    }
     const gone = new Set(namesIn(this.#regions.directory).map((name) => toInodeId(Number(name.split('-')[0]))))
     for (const inode of gone) {
       // the record that forgets it may be in the page cache only (invariant 7)
-      if (this.namespace.get(inode) === undefined) this.#removable.push({ inode, sequence })
+      if (this.namespace.get(inode) === undefined) this.#noteRemovable({ inode, sequence })
     }
   }
+}
+
+function removableKey(inode: InodeId, region: number | undefined): string {
+  return `${String(inode)}-${String(region ?? '')}`
 }
 
 function blockInRegion(position: number): number {

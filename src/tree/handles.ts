@@ -63,6 +63,10 @@ export class Handles {
     return this.#uses.has(inode)
   }
 
+  isWritable(number: number): boolean {
+    return isWritable(this.get(number))
+  }
+
   isOpenForWriting(inode: InodeId): boolean {
     return (this.#uses.get(inode)?.writable ?? 0) > 0
   }

@@ -247,7 +247,8 @@ export class Tree {
   read(handle: number, into: Buffer, offset: number): number | Promise<number> {
     const inode = this.#openFile(handle)
     if (offset >= inode.sizeBytes || into.length === 0) return 0
-    const count = this.#image.read(inode, into, offset, this.#mayGiveUp(handle, inode))
+    const mayBeForWrite = into.length <= PAGE_BYTES && this.#handles.isWritable(handle)
+    const count = this.#image.read(inode, into, offset, this.#mayGiveUp(handle, inode), mayBeForWrite)
     if (typeof count === 'number') return wholeRead(inode, count, into.length, offset)
     return count.then((bytes) => wholeRead(inode, bytes, into.length, offset))
   }
@@ -265,11 +266,12 @@ export class Tree {
     return async () => !this.#handles.isOpenForWriting(inode.id) && !(await isMapped(name()))
   }
 
-  write(handle: number, bytes: Buffer, offset: number): number | Promise<number> {
+  /** `isGivenUp`: whoever writes is being killed, and waits no longer. */
+  write(handle: number, bytes: Buffer, offset: number, isGivenUp?: () => boolean): number | Promise<number> {
     this.#requireWritable()
     const inode = this.#openFile(handle)
     if (offset + bytes.length > FILE_BYTES_MAX) throw new PosixError('EFBIG')
-    const written = this.#image.write(inode, bytes, offset)
+    const written = this.#image.write(inode, bytes, offset, isGivenUp)
     if (this.#options.writeback) return written
     if (!(written instanceof Promise)) return this.#wrote(inode.id, written)
     return written.then((count) => this.#wrote(inode.id, count))

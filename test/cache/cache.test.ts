@@ -5,6 +5,7 @@ import { getBit } from '../../src/base/bits.js'
 import { sha256 } from '../../src/base/digest.js'
 import { BLOCK_BYTES, REGION_BYTES, toInodeId } from '../../src/base/units.js'
 import { Cache, CACHE_BYTES_MIN } from '../../src/cache/cache.js'
+import { CachedBytes } from '../../src/cache/find-cached.js'
 import { waitFor } from '../support/bed.js'
 import { temporaryDirectory } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
@@ -162,6 +163,43 @@ test('a region file that was removed while nobody had it open comes back empty: 
   await cache.close()
 })
 
+test('a region file that was cut while it is open comes back empty, too', async (t) => {
+  const { cache } = open(temporaryDirectory('cache'))
+  cache.place(inode, 1, 3, block(3), sha256(block(3)))
+  fs.truncateSync(cache.pathOf(inode, 1), BLOCK_BYTES)
+  cache.place(inode, 1, 5, block(5), sha256(block(5)))
+  t.false(getBit(cache.region(inode, 1).present, 3), 'a hole is there now')
+  t.true(getBit(cache.region(inode, 1).present, 5))
+  await cache.close()
+})
+
+test.serial(
+  'a region that the disk could not keep is forgotten: its bytes may be gone from the page cache as well',
+  async (t) => {
+    const { cache, warnings } = open(temporaryDirectory('cache'))
+    const lost: number[] = []
+    cache.share((_, index) => lost.push(index))
+    cache.place(inode, 1, 0, block(3), sha256(block(3)))
+    cache.place(inode, 2, 0, block(4), sha256(block(4)))
+    const real = fs.promises.open
+    t.teardown(() => {
+      fs.promises.open = real
+    })
+    fs.promises.open = async (file, ...how) => {
+      const handle = await real(file, ...how)
+      if (String(file) === cache.pathOf(inode, 1)) handle.datasync = () => Promise.reject(new Error('EIO'))
+      return handle
+    }
+    await cache.flush()
+    t.false(getBit(cache.region(inode, 1).present, 0))
+    t.deepEqual(lost.slice(-1), [1], 'request threads are told')
+    t.false(fs.existsSync(cache.pathOf(inode, 1)))
+    t.true(getBit(cache.region(inode, 2).present, 0))
+    t.is(warnings.length, 1)
+    await cache.close()
+  }
+)
+
 test('a region file that cannot be opened claims nothing, and nobody fails because of it', async (t) => {
   const { cache, warnings } = open(temporaryDirectory('cache'))
   fs.symlinkSync('/dev/null', cache.pathOf(inode, 1))
@@ -172,4 +210,23 @@ test('a region file that cannot be opened claims nothing, and nobody fails becau
   t.false(getBit(cache.region(inode, 1).present, 0))
   t.true(warnings.length > 0)
   await cache.close()
+})
+
+test('a repair finds blocks and maps of the same VM only, in all of its slots', async (t) => {
+  const directory = temporaryDirectory('cache')
+  for (const [vm, fill] of [
+    ['aa', 1],
+    ['bb', 2]
+  ] as const) {
+    const [first, second] = [open(path.join(directory, vm)), open(path.join(directory, vm))]
+    second.cache.place(inode, 0, 3, block(fill), sha256(block(fill)))
+    await second.cache.keepMap(sha256(Buffer.of(fill)).toString('hex'), Buffer.of(fill))
+    await first.cache.close()
+    await second.cache.close()
+  }
+  const found = new CachedBytes(directory, 'aa')
+  t.deepEqual(found.block(sha256(block(1)).toString('hex')), block(1))
+  t.is(found.block(sha256(block(2)).toString('hex')), undefined)
+  t.deepEqual(found.mapObject(sha256(Buffer.of(1)).toString('hex')), Buffer.of(1))
+  t.is(found.mapObject(sha256(Buffer.of(2)).toString('hex')), undefined)
 })

@@ -13,7 +13,7 @@ import type { ManifestEntry } from '../../src/format/manifest.js'
 import type { BlockPlace, ObjectPlace } from '../../src/format/place.js'
 import { baseImageOf } from '../../src/image/base-image.js'
 import type { Inode } from '../../src/session/namespace-types.js'
-import { Session } from '../../src/session/session.js'
+import { Session, type SessionOptions } from '../../src/session/session.js'
 import { acquireLease, type HeldLease, type LeaseHolder } from '../../src/share/lease.js'
 import type { Share } from '../../src/share/share.js'
 import { makeVm, temporaryDirectory } from '../support/make-vm.js'
@@ -38,8 +38,10 @@ export class CommitBed {
   session: Session
   cache: Cache | undefined
   readonly #sessionDirectory = path.join(this.directory, 'session')
+  readonly #options: SessionOptions
 
-  constructor(files: Readonly<Record<string, Buffer>>) {
+  constructor(files: Readonly<Record<string, Buffer>>, options: SessionOptions = {}) {
+    this.#options = options
     const { share, generation } = makeVm(this.root, new Map(Object.entries(files)))
     this.share = share
     this.base = generation
@@ -140,7 +142,7 @@ export class CommitBed {
       leaseNumber: this.held.number,
       discard: false
     }
-    return Session.create(this.#sessionDirectory, identity, baseImageOf(this.base.manifest))
+    return Session.create(this.#sessionDirectory, identity, baseImageOf(this.base.manifest), this.#options)
   }
 }
 

@@ -1,9 +1,12 @@
 /** The life of real mounts: who may mount, how they end, what goes wrong and how it goes on. */
+import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import fs from 'node:fs'
 import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import anyTest, { type TestFn } from 'ava'
+import { isMapped } from '../../src/daemon/mapped-files.js'
 import { breakLease, readLease } from '../../src/share/lease.js'
 import { Share } from '../../src/share/share.js'
 import { Bed, CLI, isAlive, waitFor } from '../support/bed.js'
@@ -371,7 +374,59 @@ for (const [transport, code, text] of [
     }
   )
 
-test.serial('a program that waits for a dead share can be killed, whatever way it reads', async (t) => {
+test.serial('with --no-writeback every write that has returned survives the daemon', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt', '--no-writeback')
+  const fd = fs.openSync(path.join(mountpoint, 'disk'), 'r+')
+  const bytes = randomBytes(300_000)
+  fs.writeSync(fd, bytes, 0, bytes.length, 100_001)
+  fs.writeSync(fd, 'four', 1_500_000)
+  await crash(bed, mountpoint)
+  t.throws(() => fs.closeSync(fd), { code: 'ENOTCONN' })
+  await bed.mount('a', bed.vm(), 'mnt')
+  const disk = fs.readFileSync(path.join(mountpoint, 'disk'))
+  t.true(disk.subarray(100_001, 100_001 + bytes.length).equals(bytes))
+  t.is(disk.toString('latin1', 1_499_999, 1_500_005), 'xfourx')
+  await bed.unmount('a', mountpoint)
+})
+
+test.serial('a file that a process has mapped is known to be, whatever else is open', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt', '--read-only')
+  t.false(await isMapped(mountpoint, 'disk'))
+  const script =
+    'import mmap, sys, time; f = open(sys.argv[1], "rb"); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); print(m[0], flush=True); time.sleep(600)'
+  const program = bed.spawn('python3', ['-c', script, path.join(mountpoint, 'disk')])
+  await once(program.stdout ?? program, 'data')
+  t.true(await isMapped(mountpoint, 'disk'))
+  t.false(await isMapped(mountpoint, 'file'))
+  program.kill('SIGKILL')
+  await waitFor(() => !isAlive(program.pid ?? 0), 'the program to be gone')
+  t.false(await isMapped(mountpoint, 'disk'))
+  t.true(await isMapped(bed.path('source'), 'disk'), 'what cannot be told counts as mapped')
+  await bed.unmount('a', mountpoint)
+})
+
+test.serial('the tables of a sparse disk are here soon after mounting, before anybody asks', async (t) => {
+  const { bed } = t.context
+  const disk = randomBytes(1024 * 1024)
+  disk.write('KDMV', 0, 'latin1')
+  disk.writeBigUInt64LE(600n, 64)
+  fs.writeFileSync(bed.path('source', 'split-s001.vmdk'), disk)
+  await bed.mustIsrfs('a', 'import', bed.path('source'), bed.vm(), '--update')
+  const mountpoint = await bed.mount('b', bed.vm(), 'mnt')
+  await waitFor(async () => (await bed.status('b', mountpoint)).fetchedBlocks === 3, 'the tables')
+  await bed.unmount('b', mountpoint)
+  t.pass()
+})
+
+async function killWaiting(program: ChildProcess, what: string): Promise<void> {
+  await pause(1000) // it waits in the kernel by then; else it dies the more easily
+  program.kill('SIGKILL')
+  await waitFor(() => !isAlive(program.pid ?? 0), `${what} to be gone`)
+}
+
+test.serial('a program that waits for a dead share can be killed, whatever it waits for', async (t) => {
   const { bed } = t.context
   fs.writeFileSync(bed.path('source', 'large'), randomBytes(1024 * 1024))
   const share = await bed.mount('server', bed.vm(), 'share-mount', '--discard')
@@ -385,21 +440,17 @@ test.serial('a program that waits for a dead share can be killed, whatever way i
     for (const words of [
       [`if=${large}`, 'of=/dev/null', 'bs=4k', 'count=1', 'skip=10'],
       [`if=${large}`, 'of=/dev/null', 'bs=4k', 'count=1', 'skip=100', 'iflag=direct'],
-      ['if=/dev/zero', `of=${large}`, 'bs=4', 'count=1', 'seek=200000', 'conv=notrunc'] // the page is read first
+      ['if=/dev/zero', `of=${large}`, 'bs=4', 'count=1', 'seek=200000', 'conv=notrunc'], // the page is read first
+      ['if=/dev/zero', `of=${large}`, 'bs=512', 'count=1', 'seek=1500', 'oflag=direct', 'conv=notrunc']
     ]) {
-      const program = bed.spawn('dd', words)
-      await pause(1000) // it waits in the kernel by then; else it dies the more easily
-      program.kill('SIGKILL')
-      await waitFor(() => !isAlive(program.pid ?? 0), `dd ${words.join(' ')} to be gone`)
+      await killWaiting(bed.spawn('dd', words), `dd ${words.join(' ')}`)
     }
+    const lookForHole = 'open(my $file, "<", $ARGV[0]) or die; sysseek($file, 0, 4)'
+    await killWaiting(bed.spawn('perl', ['-e', lookForHole, large]), 'perl')
   } finally {
     process.kill(server, 'SIGCONT')
   }
-  t.deepEqual(
-    fs.readFileSync(large),
-    fs.readFileSync(bed.path('source', 'large')),
-    'reads that were given up spoil nothing'
-  )
+  t.deepEqual(fs.readFileSync(large), fs.readFileSync(bed.path('source', 'large')), 'what was given up spoils nothing')
   await bed.unmount('b', mountpoint)
   await bed.unmount('server', share)
 })

@@ -110,3 +110,21 @@ test('every command is in the table of the README', (t) => {
     if (command.name() !== 'manual') t.regex(readme, new RegExp(`^\\| \`isrfs ${command.name()}\\b`, 'm'))
   }
 })
+
+test('the tests that docs/durability.md names exist, with those titles', (t) => {
+  const files = fs.readdirSync(path.join(ROOT, 'test'), { recursive: true }).map((name) => `test/${String(name)}`)
+  const rows = textOf('docs/durability.md')
+    .split('\n')
+    .filter((line) => /^\| \d+ \|/.test(line))
+  t.true(rows.length > 30)
+  for (const row of rows) {
+    const named = [...row.matchAll(/`([\w./-]+\.test\.ts)`((?:,? "[^"]+")*)/g)]
+    t.true(named.length > 0, row)
+    for (const [, name = '', titles = ''] of named) {
+      const found = files.filter((file) => file === name || file.endsWith(`/${name}`))
+      t.is(found.length, 1, name)
+      const text = textOf(found[0] ?? '')
+      for (const [, title = ''] of titles.matchAll(/"([^"]+)"/g)) t.true(text.includes(title), `${name}: ${title}`)
+    }
+  }
+})

@@ -67,3 +67,24 @@ test('the owner is to be woken for what comes while it sleeps, and not while it 
   t.true(queue.hasNext)
   t.false(queue.fallAsleep(), 'there are requests')
 })
+
+for (const readers of [2, 3, 4]) {
+  test(`${readers} readers: every request comes once and in order, also when the counters wrap`, (t) => {
+    const { memory } = new RequestQueue(readers)
+    new Int32Array(memory)[0] = 2 ** 31 - 5 // so many have gone through
+    const queue = new RequestQueue(readers, memory)
+    for (let round = 1; round < 4; round++) {
+      const published: number[] = []
+      for (let index = 0; index < 64; index++) {
+        for (let reader = 0; reader < readers; reader++) published.push(arrive(queue, reader, round, 100 + index))
+      }
+      for (const [index, slot] of published.entries()) {
+        t.is(queue.next(), slot)
+        t.is(queue.lengthOf(slot), 100 + Math.floor(index / readers))
+        queue.release(slot)
+      }
+      t.is(queue.next(), undefined)
+      t.true(queue.fallAsleep())
+    }
+  })
+}

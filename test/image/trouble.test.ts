@@ -1,12 +1,15 @@
 /** File images when the client's disk or the share is in trouble. */
 import fs from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
+import { getBit } from '../../src/base/bits.js'
 import { NotPublishedError, PosixError, ShareError } from '../../src/base/errors.js'
-import { BLOCK_BYTES, PAGE_BYTES } from '../../src/base/units.js'
+import { BLOCK_BYTES, PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import type { Cache } from '../../src/cache/cache.js'
 import { SharePool } from '../../src/fetch/share-pool.js'
 import { Images } from '../../src/image/images.js'
+import { type Disk, realDisk } from '../../src/session/disk.js'
 import { CommitBed } from '../commit/commit-bed.js'
+import { waitFor } from '../support/bed.js'
 import { Random } from '../support/random.js'
 
 const CONTENT = new Random(1).bytes(2 * BLOCK_BYTES)
@@ -23,9 +26,10 @@ function open(
   t: ExecutionContext,
   writeback: boolean,
   shareTimeoutMs?: number,
-  isShareSilent: () => boolean = () => false
+  isShareSilent: () => boolean = () => false,
+  disk: Disk = realDisk
 ): Opened {
-  const bed = new CommitBed({ disk: CONTENT, other: CONTENT })
+  const bed = new CommitBed({ disk: CONTENT, other: CONTENT }, { disk })
   const cache = bed.openCache()
   const pool = new SharePool(bed.root, { threads: 1 })
   const warnings: string[] = []
@@ -69,6 +73,36 @@ test('a write that the kernel had accepted and that was lost makes every later f
   await t.notThrowsAsync(images.sync(bed.file('other')))
   t.is(warnings.length, 1)
   t.is(images.counters.failedWrites, 1)
+})
+
+test('when the journal, or names of region files, could not be made durable, no file is called synced any more', async (t) => {
+  const opened = open(t, true)
+  const { bed } = opened
+  bed.session.lost.add(ROOT_INODE, 'the journal could not be made durable')
+  for (let attempt = 0; attempt < 2; attempt++) {
+    const error = await t.throwsAsync(opened.images.sync(bed.file('other')), { instanceOf: PosixError })
+    t.is(error.errno, 'EIO')
+  }
+})
+
+test('a sync for which the disk has no room gets it from the cache', async (t) => {
+  let full = false
+  const write: Disk['write'] = (descriptor, ...rest) => {
+    if (full) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+    return realDisk.write(descriptor, ...rest)
+  }
+  const { bed, cache, images } = open(t, true, undefined, undefined, { ...realDisk, write })
+  const file = bed.file('disk')
+  cache.place(file.id, 0, 1, CONTENT.subarray(0, BLOCK_BYTES), Buffer.alloc(32, 1))
+  void images.write(file, CONTENT.subarray(0, PAGE_BYTES), 0)
+  full = true
+  const evict = cache.evict.bind(cache)
+  cache.evict = (bytes) => {
+    full = false
+    return evict(bytes)
+  }
+  await t.notThrowsAsync(images.sync(file))
+  t.true(cache.evictedBytes > 0)
 })
 
 test('without the writeback cache the program itself was told, and fsync speaks of the rest', async (t) => {
@@ -126,6 +160,68 @@ test('a share that is gone is away, not damaged: reads wait, status names them, 
   t.is(await reading, PAGE_BYTES)
   t.true(into.equals(CONTENT.subarray(BLOCK_BYTES, BLOCK_BYTES + PAGE_BYTES)))
   t.is(images.counters.damagedBlocks, 0)
+})
+
+test('a write that nobody waits for any more changes nothing, and is not a lost one', async (t) => {
+  const { bed, images, warnings } = open(t, true)
+  const file = bed.file('disk')
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  let isGivenUp = false
+  const writing = Promise.resolve(images.write(file, Buffer.from('never'), 7, () => isGivenUp))
+  t.regex(
+    images
+      .waiting()
+      .map(({ what }) => what)
+      .join(),
+    /write to disk at byte 7/
+  )
+  isGivenUp = true
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  const error = await t.throwsAsync(writing, { instanceOf: PosixError })
+  t.is(error.errno, 'EINTR')
+  const into = Buffer.alloc(PAGE_BYTES)
+  t.is(await images.read(file, into, 0), PAGE_BYTES)
+  t.true(into.equals(CONTENT.subarray(0, PAGE_BYTES)))
+  t.is(images.counters.failedWrites, 0)
+  t.deepEqual(bed.session.lost.all(), [])
+  t.deepEqual(warnings, [])
+})
+
+test('status says of a page that the kernel may need for a write that its file waits for it', async (t) => {
+  const { bed, images } = open(t, true)
+  const file = bed.file('disk')
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  const waiting = (): string =>
+    images
+      .waiting()
+      .map(({ what }) => what)
+      .join()
+  const reading = Promise.resolve(images.read(file, Buffer.alloc(PAGE_BYTES), 0, undefined, true))
+  await waitFor(() => /disk, block 0; .*all writes and syncs of the file wait/.test(waiting()), 'status to say so')
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  t.is(await reading, PAGE_BYTES)
+})
+
+test('what a truncate has cut off does not come back with a fetch that was under way', async (t) => {
+  const { bed, cache, images } = open(t, true)
+  const file = bed.file('disk')
+  await images.read(bed.file('disk'), Buffer.alloc(1), 0) // the map is here
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  const into = Buffer.alloc(PAGE_BYTES, 1)
+  const reading = Promise.resolve(images.read(file, into, BLOCK_BYTES))
+  await waitFor(() => images.waiting().length > 0, 'the fetch to begin')
+  images.truncate(file, 0)
+  images.truncate(file, CONTENT.length)
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  t.is(await reading, PAGE_BYTES)
+  t.deepEqual(into, Buffer.alloc(PAGE_BYTES), 'zeros for who waited')
+  t.true(getBit(cache.region(file.id, 0).present, 1), 'the block has come all the same')
+  into.fill(1)
+  t.is(images.read(file, into, BLOCK_BYTES), PAGE_BYTES)
+  t.deepEqual(into, Buffer.alloc(PAGE_BYTES), 'and for who reads it now')
+  t.is(images.write(file, Buffer.from('new'), BLOCK_BYTES + 5), 3, 'part of a page needs nothing of the share')
+  t.is(images.read(file, into, BLOCK_BYTES), PAGE_BYTES)
+  t.deepEqual(into, Buffer.concat([Buffer.alloc(5), Buffer.from('new'), Buffer.alloc(PAGE_BYTES - 8)]))
 })
 
 test('only a reader that may give up gets EIO after the share timeout', async (t) => {

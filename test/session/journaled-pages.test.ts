@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import test from 'ava'
+import { IntegrityError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, PAGE_BYTES } from '../../src/base/units.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import { JOURNAL_HEADER_BYTES } from '../../src/session/frame.js'
@@ -157,4 +158,23 @@ test('a journal of the first version is read, and a new one goes on', async (t) 
   const third = Session.open(powerCut(old), base)
   t.deepEqual(read(third), page(1))
   t.deepEqual(read(third, 1), page(2))
+})
+
+test('a region file that has lost synced pages is damage: the copies of others do not make it anew', async (t) => {
+  const { directory, session, file } = create({ journaledPagesMax: 1 })
+  session.write(file, Buffer.alloc(3 * PAGE_BYTES, 1), 0)
+  await session.sync(file) // in the region file
+  session.write(file, Buffer.alloc(PAGE_BYTES, 2), 0)
+  await session.sync(file) // in the journal
+  for (const spoil of [
+    (region: string) => fs.rmSync(region),
+    (region: string) => fs.truncateSync(region, PAGE_BYTES)
+  ]) {
+    const copy = powerCut(directory)
+    const region = path.join(copy, 'regions', '2-0')
+    spoil(region)
+    const before = fs.statSync(region, { throwIfNoEntry: false })?.size
+    t.throws(() => Session.open(copy, base), { instanceOf: IntegrityError, message: /2-0/ })
+    t.is(fs.statSync(region, { throwIfNoEntry: false })?.size, before)
+  }
 })

@@ -8,7 +8,7 @@ import { PAGE_BYTES, REGION_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import type { Inode } from '../../src/session/namespace-types.js'
 import { Session } from '../../src/session/session.js'
-import { base, crash, create, fileOf, powerCut } from '../support/session-bed.js'
+import { base, crash, create, fileOf, identity, powerCut } from '../support/session-bed.js'
 
 const page = (fill: number): Buffer => Buffer.alloc(PAGE_BYTES, fill)
 
@@ -22,6 +22,12 @@ function addFile(session: Session, name: string): Inode {
   const file = session.namespace.get(inode)
   if (file === undefined) throw new Error('no file')
   return file
+}
+
+function readPage(session: Session, file: Inode, offset: number): Buffer {
+  const bytes = page(0)
+  session.read(file, bytes, offset)
+  return bytes
 }
 
 function firstByte(session: Session, inode: Inode): number | undefined {
@@ -86,6 +92,25 @@ test('a valid page whose region file is gone is an error, not zeros', (t) => {
   const error = t.throws(() => firstByte(again, file), { instanceOf: PosixError })
   t.is(error.errno, 'EIO')
   t.false(fs.existsSync(path.join(copy, 'regions', '2-0')), 'reading makes no file')
+})
+
+test('a write beside a valid page whose region file is gone or too short is an error: no zeros take its place', (t) => {
+  const { directory, session, file } = create()
+  session.write(file, page(7), 4 * PAGE_BYTES)
+  const region = path.join('regions', '2-0')
+  const gone = crash(directory)
+  fs.rmSync(path.join(gone, region))
+  const short = crash(directory)
+  fs.truncateSync(path.join(short, region), PAGE_BYTES)
+  for (const copy of [gone, short]) {
+    const again = Session.open(copy, base)
+    const other = fileOf(again)
+    const error = t.throws(() => again.write(other, page(8), 9 * PAGE_BYTES), { instanceOf: PosixError })
+    t.is(error.errno, 'EIO')
+    t.throws(() => again.read(other, page(0), 4 * PAGE_BYTES), { instanceOf: PosixError })
+    again.write(other, page(8), REGION_BYTES)
+    t.deepEqual(readPage(again, other, REGION_BYTES), page(8), 'other regions go on')
+  }
 })
 
 test('after a power cut a region file that cannot be read stops the recovery; it drops no page', (t) => {
@@ -215,4 +240,111 @@ test('after a recovery, a sync makes durable what the killed process had not', a
   const again = Session.open(crash(directory), base, { disk })
   await again.sync(fileOf(again))
   t.deepEqual([...synced].sort(), ['2-0', '2-1', 'journal-0'])
+})
+
+test('a region that is emptied while its pages are being synced keeps them until that is durable', async (t) => {
+  let release: () => void = () => undefined
+  const gate = new Promise<void>((resolve) => (release = resolve))
+  let isSyncing = false
+  const disk: Disk = {
+    ...realDisk,
+    datasync: async (descriptor) => {
+      if (isSyncing) await gate
+      await realDisk.datasync(descriptor)
+    }
+  }
+  const { directory, session, file } = create({ disk })
+  session.write(file, page(1), 0)
+  await session.sync()
+  const punch = { kind: 'punch', inode: file.id, firstPage: 0, pageCount: 1 } as const
+  session.record(punch) // the region file may go when this is durable
+  session.write(file, page(2), 0)
+  isSyncing = true
+  const syncing = session.sync(file)
+  const journal = fs.readFileSync(path.join(directory, 'journal-0')) // all that the sync makes durable
+  session.record(punch)
+  release()
+  await syncing
+  const copy = powerCut(directory)
+  fs.writeFileSync(path.join(copy, 'journal-0'), journal)
+  t.true(fs.existsSync(path.join(copy, 'regions', '2-0')))
+  t.is(firstByte(Session.open(copy, base), file), 2)
+  await session.sync()
+  t.false(fs.existsSync(session.regionPath(file.id, 0)), 'the second hole is durable')
+})
+
+test('lost writes of a file that was removed are forgotten only when the removal is durable', async (t) => {
+  const { directory, session, file } = create()
+  session.lost.add(file.id, 'a broken disk')
+  const before = fs.readFileSync(path.join(directory, 'journal-0'))
+  session.record({ kind: 'unlink', parent: ROOT_INODE, name: 'disk' }, { kind: 'forget', inode: file.id })
+  t.deepEqual(session.lost.all(), [])
+  session.lost.add(ROOT_INODE, 'something else')
+  const copy = powerCut(directory)
+  fs.writeFileSync(path.join(copy, 'journal-0'), before) // the removal has not reached the disk
+  t.is(Session.open(copy, base).lost.get(file.id), 'a broken disk')
+  const killed = Session.open(crash(directory), base)
+  t.deepEqual(killed.lost.all(), ['something else'], 'in the same boot the removal counts')
+  await session.sync()
+  t.false(fs.readFileSync(path.join(directory, 'lost.json'), 'utf8').includes('broken'))
+})
+
+test('a session of which nothing is left but a lost write is not an untouched one', (t) => {
+  const { session, file } = create()
+  t.true(session.isUntouched)
+  session.lost.add(file.id, 'a broken disk')
+  t.false(session.isUntouched)
+})
+
+test('a write to a file that is gone is refused: the journal stays one that can be replayed', async (t) => {
+  const { directory, session } = create()
+  const other = addFile(session, 'other')
+  session.record({ kind: 'unlink', parent: ROOT_INODE, name: 'other' }, { kind: 'forget', inode: other.id })
+  const error = t.throws(() => session.write(other, page(1), 0), { instanceOf: PosixError })
+  t.is(error.errno, 'ESTALE')
+  await session.close()
+  await t.notThrowsAsync(Session.open(directory, base).close())
+})
+
+test('changes all over a large file keep a bounded number of descriptors open', async (t) => {
+  const { directory, session, file } = create()
+  for (let region = 0; region < 700; region++) session.write(file, page(1), region * REGION_BYTES)
+  const regions = path.join(directory, 'regions')
+  const open = fs.readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return fs.readlinkSync(`/proc/self/fd/${fd}`).startsWith(regions)
+    } catch {
+      return false // the listing's own
+    }
+  })
+  t.is(open.length, 512)
+  t.deepEqual(readPage(session, file, 0), page(1))
+  await session.close()
+})
+
+test('a session that ended in the middle of a snapshot leaves the next one in its directory alone', async (t) => {
+  let release: () => void = () => undefined
+  const gate = new Promise<void>((resolve) => (release = resolve))
+  let running = 0
+  const disk: Disk = {
+    ...realDisk,
+    datasync: async (descriptor) => {
+      running++
+      await gate
+      await realDisk.datasync(descriptor).finally(() => running--)
+    }
+  }
+  const { directory, session, file } = create({ disk, journalBytesMax: 300 })
+  for (let index = 0; index < 20; index++) session.write(file, page(1), index * PAGE_BYTES)
+  while (running === 0) await pause(1)
+  session.destroy()
+  const next = Session.create(directory, identity, base)
+  const before = fs.readdirSync(directory).sort()
+  release()
+  while (running > 0) await pause(1)
+  await pause(100)
+  t.deepEqual(fs.readdirSync(directory).sort(), before)
+  next.write(fileOf(next), page(2), 0)
+  await next.close()
+  t.deepEqual(readPage(Session.open(directory, base), fileOf(next), 0), page(2))
 })

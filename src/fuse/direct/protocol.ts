@@ -209,6 +209,8 @@ export const READ_IN = new Structure({
   flags: 'u32',
   padding: 'u32'
 })
+/** of WRITE: from the page cache */
+export const WRITE_CACHE = 1
 export const WRITE_IN = new Structure({
   fh: 'u64',
   offset: 'u64',

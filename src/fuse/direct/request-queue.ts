@@ -11,7 +11,8 @@
  *
  * Invariants:
  * 1. A slot's bytes are touched only by whose turn it is.
- * 2. The ring has a place for every slot, so publish() never finds it full.
+ * 2. The ring has a place for every slot, so publish() never finds it full. Their number is a power of two: the counters wrap,
+ *    and no place may be skipped or taken twice when they do.
  * 3. After publish() the owner is awake, or the publisher was told to wake it (publish() answered true); the owner declares
  *    itself asleep before it looks at the ring for the last time, so no request is left lying.
  */
@@ -40,6 +41,7 @@ const FREED = 3
 /** readers that wait for a slot, or are about to */
 const WAITERS = 4
 const WORDS = 5
+const COUNT_MASK = 0x7fffffff
 
 export class RequestQueue {
   readonly memory: SharedArrayBuffer
@@ -48,18 +50,20 @@ export class RequestQueue {
   readonly #ring: Int32Array
   readonly #states: Int32Array
   readonly #lengths: Int32Array
-  #head = 0
+  #head: number
 
   /** Over new memory, or over that of another thread. */
   constructor(readers: number, memory?: SharedArrayBuffer) {
     const count = readers * SLOTS_PER_READER
-    const wordBytes = (WORDS + 3 * count) * 4
+    const places = 2 ** Math.ceil(Math.log2(count))
+    const wordBytes = (WORDS + places + 2 * count) * 4
     this.memory = memory ?? new SharedArrayBuffer(wordBytes + readers * READER_BYTES)
     assert(this.memory.byteLength === wordBytes + readers * READER_BYTES)
     this.#words = new Int32Array(this.memory, 0, WORDS)
-    this.#ring = new Int32Array(this.memory, WORDS * 4, count)
-    this.#states = new Int32Array(this.memory, (WORDS + count) * 4, count)
-    this.#lengths = new Int32Array(this.memory, (WORDS + 2 * count) * 4, count)
+    this.#head = Atomics.load(this.#words, TAIL) & COUNT_MASK
+    this.#ring = new Int32Array(this.memory, WORDS * 4, places)
+    this.#states = new Int32Array(this.memory, (WORDS + places) * 4, count)
+    this.#lengths = new Int32Array(this.memory, (WORDS + places + count) * 4, count)
     this.slots = Array.from({ length: count }, (_, index) => {
       const { at, length } = placeOf(index)
       return messageOn(Buffer.from(this.memory, wordBytes + at, length))
@@ -103,7 +107,7 @@ export class RequestQueue {
   publish(slot: number, lengthBytes: number): boolean {
     this.#lengths[slot] = lengthBytes
     Atomics.store(this.#states, slot, TAKEN)
-    const place = Atomics.add(this.#words, TAIL, 1) & 0x7fffffff
+    const place = Atomics.add(this.#words, TAIL, 1) & COUNT_MASK
     Atomics.store(this.#ring, place % this.#ring.length, slot + 1)
     return Atomics.exchange(this.#words, AWAKE, 1) === 0
   }
@@ -124,7 +128,7 @@ export class RequestQueue {
     const slot = Atomics.load(this.#ring, place) - 1
     if (slot < 0) return undefined
     Atomics.store(this.#ring, place, 0)
-    this.#head = (this.#head + 1) & 0x7fffffff
+    this.#head = (this.#head + 1) & COUNT_MASK
     return slot
   }
 

@@ -7,8 +7,8 @@
  *    whoever mounts, unless it is too short).
  * 2. The kernel's counts change only by answers that reached it: an answer that nobody waited for is undone.
  *
- * INTERRUPT is left unanswered, which the protocol allows: an operation is carried through, and its own answer comes. Only a
- * READ that waits for the share is given up, when who asked is being killed (waiting-reads.ts).
+ * INTERRUPT is left unanswered, which the protocol allows: an operation is carried through, and its own answer comes. Only
+ * a READ, LSEEK or WRITE that waits is given up, when who asked is being killed (waiting-requests.ts).
  */
 import { PosixError } from '../../base/errors.js'
 import { toInodeId } from '../../base/units.js'
@@ -50,13 +50,14 @@ import {
   RENAME_IN,
   SETATTR_IN,
   SETATTR_PARTS,
+  WRITE_CACHE,
   WRITE_IN,
   WRITE_OUT,
   opcodeName,
   type OpcodeName
 } from './protocol.js'
 import { Request } from './request.js'
-import { WaitingReads } from './waiting-reads.js'
+import { WaitingRequests } from './waiting-requests.js'
 
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
@@ -95,7 +96,7 @@ export class Requests {
   readonly #handlers: ReadonlyMap<number, Handler>
   /** answers are encoded and written in one step, so all but those of READ share one */
   readonly #message = createMessage(BODY_BYTES_MAX)
-  readonly #waitingReads = new WaitingReads()
+  readonly #waiting = new WaitingRequests()
   #smallRead: Message | undefined
   #largeRead: Message | undefined
 
@@ -225,7 +226,7 @@ export class Requests {
       return tree.fallocate(fh, mode, offset, length)
     })
     on('LSEEK', (request) =>
-      this.#run(
+      this.#runOrGiveUp(
         'LSEEK',
         request,
         () => this.#seek(request),
@@ -308,7 +309,6 @@ export class Requests {
 
   #read(request: Request): void {
     let message: Message | undefined
-    let isWaiting = false
     const read = (): number | Promise<number> => {
       const { fh, offset, size } = request.take(READ_IN)
       if (size > BODY_BYTES_MAX) throw new PosixError('EINVAL')
@@ -320,38 +320,33 @@ export class Requests {
       // A read that waits keeps its buffer.
       if (isSmall) this.#smallRead = undefined
       else this.#largeRead = undefined
-      isWaiting = true
-      this.#waitingReads.add(request.unique, request.pid, () => this.#answers.answerErrno(request.unique, EINTR))
       return count
     }
-    const isWanted = (): boolean => !isWaiting || this.#waitingReads.remove(request.unique)
-    this.#running.run<number>(
-      'READ',
-      {
-        done: (count) => {
-          if (isWanted() && message !== undefined) this.#answers.answer(request.unique, message, count)
-        },
-        failed: (errno) => {
-          if (isWanted()) this.#answers.answerErrno(request.unique, errno)
-        }
-      },
-      read
-    )
+    this.#runOrGiveUp('READ', request, read, (count) => {
+      if (message !== undefined) this.#answers.answer(request.unique, message, count)
+    })
   }
 
   #write(request: Request, mayKeep: boolean): Promise<unknown> | undefined {
     let waiting: Promise<unknown> | undefined
+    let mayGiveUp = false
     const write = (): number | Promise<number> => {
-      const { fh, offset, size } = request.take(WRITE_IN)
+      const { fh, offset, size, writeFlags } = request.take(WRITE_IN)
       const bytes = request.takeBytes(size)
-      const count = this.#tree.write(fh, mayKeep ? bytes : Buffer.from(bytes), offset)
+      // What comes from the page cache was accepted long ago, whoever dies now.
+      mayGiveUp = (writeFlags & WRITE_CACHE) === 0
+      let isWaiting = false
+      const isGivenUp = (): boolean => isWaiting && mayGiveUp && !this.#waiting.has(request.unique)
+      const count = this.#tree.write(fh, mayKeep ? bytes : Buffer.from(bytes), offset, isGivenUp)
+      isWaiting = count instanceof Promise
       if (count instanceof Promise && mayKeep) waiting = count
       return count
     }
-    this.#run('WRITE', request, write, (size) => {
+    const done = (size: number): void => {
       WRITE_OUT.write(this.#message.view, HEADER_BYTES, { size })
       this.#answer(request, WRITE_OUT.bytes)
-    })
+    }
+    this.#runOrGiveUp('WRITE', request, write, done, () => mayGiveUp)
     return waiting
   }
 
@@ -406,6 +401,37 @@ export class Requests {
   ): void {
     const failed = (errno: number): void => void this.#answers.answerErrno(request.unique, errno)
     this.#running.run(name, { done: (value) => void done(value), failed }, action)
+  }
+
+  /** As #run; while the action waits, who asked may be killed: it is answered then, and the action's result is not. */
+  #runOrGiveUp<Value>(
+    name: OpcodeName,
+    request: Request,
+    action: () => Value | Promise<Value>,
+    done: (value: Value) => unknown,
+    mayGiveUp: () => boolean = () => true
+  ): void {
+    let isWaiting = false
+    const isWanted = (): boolean => !isWaiting || this.#waiting.remove(request.unique)
+    this.#running.run<Value>(
+      name,
+      {
+        done: (value) => {
+          if (isWanted()) done(value)
+        },
+        failed: (errno) => {
+          if (isWanted()) this.#answers.answerErrno(request.unique, errno)
+        }
+      },
+      () => {
+        const result = action()
+        isWaiting = result instanceof Promise && mayGiveUp()
+        if (isWaiting) {
+          this.#waiting.add(request.unique, request.pid, () => this.#answers.answerErrno(request.unique, EINTR))
+        }
+        return result
+      }
+    )
   }
 
   /** The kernel does without from then on. What nobody has heard of is said once. */
