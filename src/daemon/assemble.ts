@@ -1,5 +1,6 @@
 /** What serves a mount, from the kernel's requests down to the opened VM. */
-import { messageOf } from '../base/errors.js'
+import { messageOf, PosixError } from '../base/errors.js'
+import { isDamage } from '../fetch/fetcher.js'
 import { createTransport } from '../fuse/choose.js'
 import { OperationTimes } from '../fuse/operation-times.js'
 import type { Transport } from '../fuse/port.js'
@@ -43,8 +44,10 @@ export function assemble(request: MountRequest, vm: OpenedVm, log: Log, notice: 
   const { readOnly, writeback, mountpoint, allowOther, vmPath } = request
   const isFileMapped = (name: string): Promise<boolean> => isMapped(mountpoint, name)
   const tree = new Tree(vm.session, images, { readOnly, writeback, isMapped: isFileMapped })
-  const onError = (error: unknown, operation: string): void =>
-    log.error(event('request-failed', { operation, why: messageOf(error) }), 'a request failed in an unforeseen way')
+  const onError = (error: unknown, operation: string): void => {
+    if (error instanceof PosixError && isDamage(error.cause)) return // onDamage has told
+    quiet.requestFailed(operation, messageOf(error))
+  }
   const times = new OperationTimes()
   const options = { mountpoint, readOnly, allowOther, writeback, vmName: vmPath, onError, times, shared }
   const transport = createTransport(request.transport, tree, options, (text) => {

@@ -82,7 +82,7 @@ export function statusOf(sources: StatusSources): Status {
 /** What a suspend would send now, and how long that would take. */
 export function suspendOf({ images, vm }: Pick<StatusSources, 'images' | 'vm'>): SuspendEstimate {
   const sent = { bytes: images.trickledBytes, seconds: images.trickledSeconds }
-  return estimateSuspend(images.unsentBlocks(), vm.pool.counters, sent)
+  return estimateSuspend(images.changedBlocks(), vm.pool.counters, sent)
 }
 
 /** Encoded bytes that this mount has sent to the share. Checkpoints count themselves; their progress is not added. */

@@ -84,13 +84,18 @@ export function blockCells(inode: Inode, wanted: CellRange, sources: CellSources
   return { firstBlock, blocks, cells, states: states as Record<CellState, Uint8Array> } // all of CELL_STATES
 }
 
-/** Blocks of the session that a commit has to send: those with changed pages that the share does not have yet. */
-export function unsentBlocks(inode: Inode, isSent: (block: number) => boolean): number {
-  let blocks = 0
+/** Blocks with changed pages, and of these those that the share does not have yet. */
+export function changedBlocks(inode: Inode, isSent: (block: number) => boolean): { changed: number; unsent: number } {
+  let changed = 0
+  let unsent = 0
   for (const [region, { valid }] of inode.regions) {
-    for (const [index, word] of valid.entries()) if (word !== 0 && !isSent(region * BLOCKS_PER_REGION + index)) blocks++
+    for (const [index, word] of valid.entries()) {
+      if (word === 0) continue // a block is one word
+      changed++
+      if (!isSent(region * BLOCKS_PER_REGION + index)) unsent++
+    }
   }
-  return blocks
+  return { changed, unsent }
 }
 
 class RegionLooker {

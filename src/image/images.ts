@@ -35,7 +35,7 @@ import type { BlockPlace } from '../format/place.js'
 import type { Profile } from '../format/profile.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
-import { type BlockCells, blockCells, type CellRange, unsentBlocks } from './block-cells.js'
+import { type BlockCells, blockCells, type CellRange, changedBlocks } from './block-cells.js'
 import { findDataOrHole } from './extents.js'
 import { FetchAhead } from './fetch-ahead.js'
 import {
@@ -153,13 +153,16 @@ export class Images implements FileImage {
     return this.counters.writtenBytes + (shared === undefined ? 0 : totalOf(shared.counters, 'writtenBytes'))
   }
 
-  /** Changed blocks that a suspend has to send: those of deleted files, and those that the share has already, are none. */
-  unsentBlocks(): number {
-    let blocks = 0
+  /** Changed blocks that a suspend looks at, and of these those that it has to send; deleted files have none. */
+  changedBlocks(): { changed: number; unsent: number } {
+    const total = { changed: 0, unsent: 0 }
     for (const inode of this.#session.namespace.inodes()) {
-      if (inode.parent !== 0) blocks += unsentBlocks(inode, (block) => this.#isSent(inode, block))
+      if (inode.parent === 0) continue
+      const { changed, unsent } = changedBlocks(inode, (block) => this.#isSent(inode, block))
+      total.changed += changed
+      total.unsent += unsent
     }
-    return blocks
+    return total
   }
 
   /** Bytes that were sent to the share before the suspend. */
