@@ -13,7 +13,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { LRUCache } from 'lru-cache'
-import { clearBit, getBit, setBit } from '../base/bits.js'
+import { anyBit, clearBit, getBit, setBit } from '../base/bits.js'
 import { closeQuietly } from '../base/close-quietly.js'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
 import { DirectoryLock } from '../base/file-lock.js'
@@ -55,6 +55,8 @@ export class Cache {
   /** the slot that this process owns */
   readonly directory: string
   evictedBytes = 0
+  /** how often blocks that were here have gone */
+  losses = 0
   /** what it may take on the disk */
   readonly bytesMax: number
   readonly #lock: DirectoryLock
@@ -226,6 +228,7 @@ export class Cache {
   /** The block's bytes are not what a reader would want any more. */
   forget(inode: InodeId, index: number, blockInRegion: number): void {
     this.#onRegionLost(inode, index)
+    this.losses++
     clearBit(this.region(inode, index).present, blockInRegion)
   }
 
@@ -325,6 +328,7 @@ export class Cache {
   /** An empty file holds nothing: what the region had went with a file that somebody has removed. */
   #createFile(key: string, region: CachedRegion): number {
     this.#lose(key)
+    if (anyBit(region.present)) this.losses++
     region.present.fill(0)
     this.#claims.delete(key)
     this.#unflushed.delete(key)
@@ -358,6 +362,7 @@ export class Cache {
 
   #drop(key: string, region: CachedRegion): void {
     this.#lose(key)
+    this.losses++
     this.#descriptors.delete(key)
     this.#claims.delete(key)
     this.#unflushed.delete(key)

@@ -1,5 +1,5 @@
 /** isrfs checkpoint: asks the daemon for a generation of what the mount shows; the mount goes on. */
-import { askCheckpoint, connectTo } from '../daemon/control-client.js'
+import { askCheckpoint } from '../daemon/control-client.js'
 import type { Checkpointed } from '../daemon/messages.js'
 import { mountAt } from '../daemon/mount-table.js'
 import { whyNoDaemon } from './command-unmount.js'
@@ -7,11 +7,12 @@ import { bytes } from './figures.js'
 import { locateMountpoint } from './mountpoint.js'
 import { resultAs } from './output.js'
 import { progressView } from './progress.js'
+import { connectToLiving } from './silent-daemon.js'
 
 export async function checkpointCommand(given: string, options: { readonly json?: boolean }): Promise<void> {
   const mountpoint = locateMountpoint(given)
   const vm = mountAt(mountpoint)?.source ?? 'the VM'
-  const socket = await connectTo(mountpoint)
+  const socket = await connectToLiving(mountpoint)
   if (socket === undefined) throw await whyNoDaemon(mountpoint)
   const view = progressView()
   let checkpointed: Checkpointed

@@ -1,26 +1,35 @@
 /** isrfs metrics: what Prometheus would read, of one mount or of all. */
-import { FailedError } from '../base/errors.js'
+import { messageOf } from '../base/errors.js'
 import { askMetrics } from '../daemon/control-client.js'
 import { findSockets } from '../daemon/socket-path.js'
 import { locateMountpoint } from './mountpoint.js'
-import { notice } from './output.js'
+import { notice, result } from './output.js'
+import { askPatiently, socketsOfAll, whyNoDaemon } from './silent-daemon.js'
 
 export async function metricsCommand(given: string | undefined): Promise<void> {
-  const mountpoint = given === undefined ? undefined : locateMountpoint(given)
-  const texts: string[] = []
+  const texts = given === undefined ? await metricsOfAll() : [await metricsAt(locateMountpoint(given))]
+  if (texts.length > 0) result(mergeMetrics(texts).trimEnd())
+}
+
+async function metricsAt(mountpoint: string): Promise<string> {
   for (const socketPath of findSockets(mountpoint)) {
+    const text = await askPatiently(mountpoint, (limitMs) => askMetrics(socketPath, limitMs))
+    if (text !== undefined) return text
+  }
+  throw await whyNoDaemon(mountpoint)
+}
+
+/** A daemon that says nothing is told of, and is no reason to say nothing of the others. */
+async function metricsOfAll(): Promise<string[]> {
+  const asked = socketsOfAll().map(async ({ mountpoint, socketPath }) => {
     try {
-      const text = await askMetrics(socketPath)
-      if (text !== undefined) texts.push(text)
+      return await askPatiently(mountpoint, (limitMs) => askMetrics(socketPath, limitMs))
     } catch (error) {
-      if (mountpoint !== undefined) throw error
-      notice(`the daemon behind ${socketPath} does not answer`)
+      notice(messageOf(error))
+      return undefined
     }
-  }
-  if (mountpoint !== undefined && texts.length === 0) {
-    throw new FailedError(`${mountpoint} is not an isrfs mount`, { hint: 'isrfs status lists the mounts' })
-  }
-  process.stdout.write(mergeMetrics(texts))
+  })
+  return (await Promise.all(asked)).filter((text) => text !== undefined)
 }
 
 /** Texts of several mounts as one: all samples of a metric stand together. */

@@ -1,22 +1,21 @@
 /** isrfs status: asks one daemon, or all of this user's. */
-import { askAllStatus, askStatus, SilentError } from '../daemon/control-client.js'
+import { messageOf } from '../base/errors.js'
+import { askStatus } from '../daemon/control-client.js'
 import type { Status } from '../daemon/messages.js'
 import { findSockets } from '../daemon/socket-path.js'
-import { bytes, moment, percent } from './figures.js'
+import { bytes, moment } from './figures.js'
+import { cableText, presentPercent, presentText, suspendText } from './mount-facts.js'
 import { locateMountpoint } from './mountpoint.js'
 import { notice, result } from './output.js'
-import { silentDaemon, whyNoDaemon } from './silent-daemon.js'
+import { askPatiently, socketsOfAll, whyNoDaemon } from './silent-daemon.js'
 import { facts, table } from './table.js'
-
-/** a daemon that serves its main loop answers at once; one that does not in this time is told of */
-const ANSWER_MS_MAX = 1500
 
 export async function statusCommand(given: string | undefined, options: { readonly json?: boolean }): Promise<void> {
   if (given === undefined) {
-    const mounts = await askAllStatus((socketPath) => notice(`the daemon behind ${socketPath} does not answer`))
+    const { mounts, silent } = await statusOfAll()
     if (options.json === true) result(JSON.stringify({ mounts }))
-    else if (mounts.length === 0) notice('nothing is mounted')
-    else result(overview(mounts))
+    else if (mounts.length === 0 && silent === 0) notice('nothing is mounted')
+    else if (mounts.length > 0) result(overview(mounts))
     return
   }
   const status = await statusAt(locateMountpoint(given))
@@ -25,25 +24,26 @@ export async function statusCommand(given: string | undefined, options: { readon
 
 async function statusAt(mountpoint: string): Promise<Status> {
   for (const socketPath of findSockets(mountpoint)) {
-    const status = await askPatiently(socketPath, mountpoint)
+    const status = await askPatiently(mountpoint, (limitMs) => askStatus(socketPath, limitMs))
     if (status !== undefined) return status
   }
   throw await whyNoDaemon(mountpoint)
 }
 
-/** Says soon that there is no answer; a daemon that is only busy gets more time, one that is stopped does not. */
-async function askPatiently(socketPath: string, mountpoint: string): Promise<Status | undefined> {
-  try {
-    return await askStatus(socketPath, ANSWER_MS_MAX)
-  } catch (error) {
-    if (!(error instanceof SilentError)) throw error
-  }
-  const { isStopped, error } = silentDaemon(mountpoint)
-  if (isStopped) throw error
-  notice(`${error.message}; still asking`)
-  return askStatus(socketPath).catch((failure: unknown) => {
-    throw failure instanceof SilentError ? error : failure
+/** A daemon that says nothing is told of, and is no reason to say nothing of the others. */
+async function statusOfAll(): Promise<{ readonly mounts: Status[]; readonly silent: number }> {
+  let silent = 0
+  const asked = socketsOfAll().map(async ({ mountpoint, socketPath }) => {
+    try {
+      return await askPatiently(mountpoint, (limitMs) => askStatus(socketPath, limitMs))
+    } catch (error) {
+      notice(messageOf(error))
+      silent++
+      return undefined
+    }
   })
+  const mounts = (await Promise.all(asked)).filter((status) => status !== undefined)
+  return { mounts, silent }
 }
 
 function overview(mounts: readonly Status[]): string {
@@ -53,7 +53,7 @@ function overview(mounts: readonly Status[]): string {
     status.state,
     String(status.generation),
     bytes(status.dirtyBytes),
-    percent(status.presentBytes, status.totalBytes),
+    presentPercent(status),
     String(status.pid)
   ])
   return table(
@@ -84,11 +84,11 @@ function details(status: Status): string {
     ],
     ['generation', String(status.generation)],
     ['since', moment(status.since)],
-    [
-      'present',
-      `${bytes(status.presentBytes)} of ${bytes(status.totalBytes)} (${percent(status.presentBytes, status.totalBytes)})`
-    ],
+    ['size', bytes(status.totalBytes)],
+    ['present', `${presentText(status)} (${presentPercent(status)})`],
     ['dirty', bytes(status.dirtyBytes)],
+    ['suspend', suspendText(status).replace('suspend now: ', 'would send ')],
+    ['cable', cableText(status)],
     ['fetched', `${bytes(status.fetchedBytes)} (${String(status.fetchedBlocks)} blocks)`],
     ['fetched ahead', `${String(status.aheadBlocks)} blocks, ${String(status.aheadUsedBlocks)} of them read since`],
     ['uploaded', bytes(status.uploadedBytes)],

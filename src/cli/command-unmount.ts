@@ -1,6 +1,6 @@
 /** isrfs unmount: asks the daemon, shows how far it is, names who keeps the mount busy. */
 import { BusyError, FailedError, NotPublishedError } from '../base/errors.js'
-import { askUnmount, connectTo } from '../daemon/control-client.js'
+import { askUnmount } from '../daemon/control-client.js'
 import type { Outcome } from '../daemon/messages.js'
 import { clearDeadMount } from '../daemon/kernel-unmount.js'
 import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
@@ -10,7 +10,7 @@ import { lifeOf, locateMountpoint } from './mountpoint.js'
 import { outcomeText } from './outcome.js'
 import { notice, resultAs } from './output.js'
 import { progressView } from './progress.js'
-import { silentDaemon } from './silent-daemon.js'
+import { connectToLiving, silentDaemon } from './silent-daemon.js'
 
 export async function unmountCommand(
   given: string,
@@ -18,7 +18,7 @@ export async function unmountCommand(
 ): Promise<void> {
   const mountpoint = locateMountpoint(given)
   const vm = mountAt(mountpoint)?.source ?? 'the VM'
-  const socket = await connectTo(mountpoint)
+  const socket = await connectToLiving(mountpoint)
   if (socket === undefined) throw await whyNoDaemon(mountpoint)
   const view = progressView()
   let outcome: Outcome

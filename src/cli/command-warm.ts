@@ -1,6 +1,6 @@
 /** isrfs warm: fills the cache, through the daemon where this client has the VM mounted, else on its own. */
 import path from 'node:path'
-import { askAllStatus, askWarm, connectTo } from '../daemon/control-client.js'
+import { askAllStatus, askWarm } from '../daemon/control-client.js'
 import type { Progress, Status, Warmed } from '../daemon/messages.js'
 import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
 import { warmVm } from '../daemon/warm.js'
@@ -13,6 +13,7 @@ import { directoriesOf, type GlobalOptions, toSize } from './options.js'
 import { notice, resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
+import { connectToLiving } from './silent-daemon.js'
 
 export interface WarmOptions extends GlobalOptions {
   readonly cacheSize?: string
@@ -44,7 +45,7 @@ function isMountpoint(given: string): boolean {
 }
 
 async function warmMounted(mountpoint: string, show: (progress: Progress) => void): Promise<Warmed> {
-  const socket = await connectTo(mountpoint)
+  const socket = await connectToLiving(mountpoint)
   if (socket === undefined) throw await whyNoDaemon(mountpoint)
   return askWarm(socket, show)
 }

@@ -27,7 +27,11 @@ const ends = [
     verified: z.boolean().describe('whether everything was read back')
   }),
   z.strictObject({ vm, kind: z.literal('unchanged'), generation: count('still the newest') }),
-  z.strictObject({ vm, kind: z.literal('nothing-to-publish'), why: z.enum(['read-only', 'discard']) })
+  z.strictObject({
+    vm,
+    kind: z.literal('nothing-to-publish'),
+    why: z.enum(['read-only', 'discard']).describe('how it was mounted')
+  })
 ] as const
 
 const finding = z.strictObject({
@@ -40,12 +44,12 @@ const finding = z.strictObject({
 
 const bad = z.strictObject({
   path: z.string().describe('of the object on the share'),
-  why: z.string(),
+  why: z.string().describe('what is wrong with it'),
   suffers: z
     .array(
       z.strictObject({
-        generation: z.string(),
-        path: z.string(),
+        generation: z.string().describe('number, or name of a branch'),
+        path: z.string().describe('of the file in it'),
         from: z.number().describe('first byte'),
         to: z.number().describe('byte after the last')
       })
@@ -55,7 +59,7 @@ const bad = z.strictObject({
 
 const listed = z.union([
   z.strictObject({
-    name: z.string(),
+    name: z.string().describe('its directory on the share'),
     path: vm,
     generation: count('the newest'),
     created: time('when it was published'),
@@ -63,41 +67,49 @@ const listed = z.union([
     totalBytes: count('sizes of all files'),
     leaseHeldBy: z.string().nullable().describe('host that has it mounted for writing; null: free')
   }),
-  z.strictObject({ name: z.string(), path: vm, damage: z.string().describe('why it cannot be read') })
+  z.strictObject({
+    name: z.string().describe('its directory on the share'),
+    path: vm,
+    damage: z.string().describe('why it cannot be read')
+  })
 ])
 
 const lease = z.union([
   z.strictObject({
     vm,
-    state: z.literal('free'),
+    state: z.literal('free').describe('nobody has it mounted for writing'),
     number: z.number().nullable().describe('of the last lease; null: there was none'),
     released: time('when it ended').nullable()
   }),
   z.strictObject({
     vm,
-    state: z.enum(['held', 'broken']),
-    number: z.number(),
+    state: z.enum(['held', 'broken']).describe('broken: by this command'),
+    number: z.number().describe('of the lease'),
     taken: time('when it was taken'),
-    host: z.string(),
-    client: z.string(),
-    pid: z.number(),
-    mountpoint: z.string()
+    host: z.string().describe('of its holder'),
+    client: z.string().describe('id of the client that holds it'),
+    pid: z.number().describe('process that serves FUSE there'),
+    mountpoint: z.string().describe('where it is mounted there')
   })
 ])
 
+const named = {
+  generation: count('its number; of a branch the number that it would have had'),
+  branch: z.string().optional().describe('its name, only of branches')
+}
+
 const logged = z.union([
   z.strictObject({
-    generation: count('its number; of a branch the number that it would have had'),
-    branch: z.string().optional().describe('its name, only of branches'),
+    ...named,
     digest: z.string().describe('SHA-256 of the manifest'),
-    parent: z.number().nullable(),
-    session: z.string(),
+    parent: z.number().nullable().describe('the generation that it is based on; null: none'),
+    session: z.string().describe('id of the session that it has published'),
     created: time('when it was published'),
-    host: z.string(),
-    client: z.string(),
+    host: z.string().describe('by which host'),
+    client: z.string().describe('id of the client that has published it'),
     changedBytes: changed,
     sentBytes: sent,
-    files: z.number(),
+    files: count('how many regular files'),
     totalBytes: count('sizes of all files'),
     restores: z.string().optional().describe('only of rollbacks: what they have the content of'),
     checkpoint: z
@@ -109,25 +121,25 @@ const logged = z.union([
       .optional()
       .describe('only of what prune has made: the content of its parent in other chunks')
   }),
-  z.strictObject({ generation: z.number(), branch: z.string().optional(), pruned: time('when it was pruned') }),
-  z.strictObject({ generation: z.number(), branch: z.string().optional(), damage: z.string() })
+  z.strictObject({ ...named, pruned: time('when it was pruned') }),
+  z.strictObject({ ...named, damage: z.string().describe('why it cannot be read') })
 ])
 
 /** By command; those with two forms have both. */
 export const JSON_SCHEMAS = {
   import: z.strictObject({
     vm,
-    generation: z.number().nullable().describe('null: nothing differs, nothing was published'),
-    files: z.number(),
+    generation: z.number().nullable().describe('the new one; null: nothing differs, nothing was published'),
+    files: count('how many regular files'),
     totalBytes: count('sizes of all files'),
     changedBytes: changed,
     sentBytes: sent
   }),
   export: z.strictObject({
     vm,
-    directory: z.string(),
-    generation: z.number(),
-    files: z.number(),
+    directory: z.string().describe('where the files are now'),
+    generation: count('the one that was written'),
+    files: count('how many regular files'),
     totalBytes: count('sizes of all files')
   }),
   mount: z.strictObject({
@@ -176,35 +188,39 @@ export const JSON_SCHEMAS = {
   log: z.array(logged),
   diff: z.array(
     z.strictObject({
-      path: z.string(),
+      path: z.string().describe('of a file, directory or link'),
       change: z.enum(['added', 'removed', 'changed', 'attributes']),
       changedBytes: count('in whole blocks of 128 KiB')
     })
   ),
   rollback: z.strictObject({
     vm,
-    restores: z.string(),
+    restores: z.string().describe('generation or branch whose content it has'),
     generation: z.number().nullable().describe('the new one; null: it was the newest already')
   }),
   check: z.strictObject({
-    bad: z.array(bad),
+    bad: z.array(bad).describe('damaged or missing objects'),
     generations: count('that were looked at'),
-    blocks: z.number(),
-    readBytes: z.number()
+    blocks: count('that they need'),
+    readBytes: count('that were read and verified of them')
   }),
   'check --cache': z.strictObject({
-    blocks: z.number(),
+    blocks: count('that were compared with their digests'),
     bad: z.array(z.string()).describe('dropped: region file and block'),
     inUse: z.array(z.string()).describe('not looked at: mounts use them')
   }),
   prune: z.strictObject({
     done: z.boolean().describe('false without --yes: it is what would go'),
     removed: z.array(z.string()).describe('generations and branches'),
-    kept: z.array(z.strictObject({ name: z.string(), why: z.string() })).describe('although old'),
-    trashedChunks: z.number(),
-    trashedBytes: z.number(),
-    deletedChunks: z.number(),
-    deletedBytes: z.number(),
+    kept: z
+      .array(
+        z.strictObject({ name: z.string().describe('generation or branch'), why: z.string().describe('what needs it') })
+      )
+      .describe('although old'),
+    trashedChunks: count('that nothing needs any more: they wait for the end of the grace'),
+    trashedBytes: count('in them'),
+    deletedChunks: count('whose grace has ended'),
+    deletedBytes: count('in them'),
     waitingChunks: count('unused, and still within the grace'),
     compaction: z
       .strictObject({
@@ -220,10 +236,12 @@ export const JSON_SCHEMAS = {
   lease,
   doctor: z.array(finding),
   config: z.strictObject({
-    files: z.array(z.strictObject({ path: z.string(), exists: z.boolean() })),
+    files: z
+      .array(z.strictObject({ path: z.string(), exists: z.boolean() }))
+      .describe('configuration files, the one that counts more first'),
     settings: z.array(
       z.strictObject({
-        name: z.string(),
+        name: z.string().describe('as in a configuration file'),
         value: z.union([z.string(), z.number(), z.boolean()]).nullable().describe('null: not set'),
         source: z.enum(['option', 'environment', 'user', 'system', 'default']),
         from: z.string().describe('the option, the variable, or file and line')
@@ -249,7 +267,12 @@ export const STATUS_FIELDS: Readonly<Record<string, string>> = {
   log: 'its log file',
   dirtyBytes: 'changed since the generation, in whole 4 KiB pages',
   pendingBytes: 'of these not yet synced, about',
-  presentBytes: 'readable without the share',
+  suspendBytes:
+    'what a suspend would send now, about: encoded bytes of changed blocks that the share does not have yet',
+  suspendSeconds: 'how long that would take, about; null: too little was fetched to know the speed of the share',
+  presentBytes: 'readable without the share, about: holes need no bytes and do not count',
+  dataBytes: 'in blocks of the generation that have bytes: all that isrfs warm would bring',
+  warm: 'everything is here, and the share may go away: isrfs warm has brought it, and nothing was dropped since',
   totalBytes: 'sizes of all files',
   fetchedBytes: 'encoded bytes read from chunks by this mount, maps included',
   fetchedBlocks: 'blocks that were fetched',

@@ -2,8 +2,15 @@
 import { EXIT_CODES, IsrfsError } from '../base/errors.js'
 import { coloured } from './colour.js'
 
-// A reader that has gone (isrfs logs ... | head) is no failure.
-process.stdout.on('error', () => undefined)
+// A reader that has gone (isrfs logs ... | head) is no failure; a result that could not be written (a full disk) is one.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') return
+  notice(`the result cannot be written: ${error.message}`)
+  process.on('exit', (code) => {
+    if (code === 0) process.exitCode = EXIT_CODES.FAILED
+  })
+})
+process.stderr.on('error', () => undefined) // nobody listens
 
 export function result(text: string): void {
   process.stdout.write(`${text}\n`)

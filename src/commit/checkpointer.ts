@@ -1,5 +1,6 @@
 /** The checkpoints of one mount: one at a time, ordered with the mount's end. What one does is in checkpoint.ts. */
 import { IsrfsError, messageOf, NotPublishedError } from '../base/errors.js'
+import type { Inode } from '../session/namespace-types.js'
 import { Checkpoint, type CheckpointOptions, type CheckpointResult, type CheckpointRun } from './checkpoint.js'
 import { CommitPool } from './commit-pool.js'
 import { SentBlocks } from './sent-blocks.js'
@@ -25,6 +26,11 @@ export class Checkpointer {
 
   get isRunning(): boolean {
     return this.#running !== undefined
+  }
+
+  /** Whether a checkpoint has sent the block as it is now. */
+  isSent(inode: Inode, block: number): boolean {
+    return this.#sent.isSent(inode, block)
   }
 
   /** Publishes the next generation, or rejects with NotPublishedError; the session is whole either way. One at a time. */

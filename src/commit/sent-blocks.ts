@@ -83,6 +83,11 @@ export class SentBlocks {
     this.#session = session
   }
 
+  /** Whether the share has the block as it is now; of what reader threads write this moment nothing is known. */
+  isSent(inode: Inode, block: number): boolean {
+    return this.#resultOf(inode, block) !== undefined
+  }
+
   /** Blocks that may differ from the base and are not on the share as they are. */
   pending(): PendingBlock[] {
     const { namespace } = this.#session

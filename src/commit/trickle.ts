@@ -64,6 +64,8 @@ interface Candidate {
 
 export class Trickle {
   sentBytes = 0
+  /** how long that took, from the session's files to the share's */
+  sendingSeconds = 0
   readonly #options: TrickleOptions
   readonly #nowMs: () => number
   readonly #pause: (durationMs: number) => Promise<void>
@@ -88,6 +90,17 @@ export class Trickle {
   stop(): void {
     this.#stopped = true
     clearInterval(this.#timer)
+  }
+
+  /**
+   * Whether the share has the block as it is now, for people who look: a request thread's write of this moment shows in the next pass,
+   * and what a crash has left behind counts as not sent.
+   */
+  isSent(inode: Inode, block: number): boolean {
+    const region = Math.floor(block / BLOCKS_PER_REGION)
+    const index = block % BLOCKS_PER_REGION
+    const sentEpoch = this.#states.get(inode)?.get(region)?.sentEpochs[index] ?? 0
+    return sentEpoch > this.#options.session.changeEpoch(inode.id, region, index)
   }
 
   /** Sends what has been quiet for long enough. Never rejects. */
@@ -132,9 +145,11 @@ export class Trickle {
       return dirty === undefined || dirty.valid.length === 0 ? [] : [{ ...candidate, dirty }]
     })
     if (current.length === 0 || this.#isStopped()) return
+    const startedMs = this.#nowMs()
     const sources = await Promise.all(current.map(({ dirty }) => sourceOf(dirty, this.#options)))
     const answer = await pool.run('encode', { blocks: sources })
     this.sentBytes += answer.sentBytes
+    this.sendingSeconds += (this.#nowMs() - startedMs) / 1000
     if (this.#isStopped()) return
     const placed: BlockPlace[] = []
     for (const [position, { state, index }] of current.entries()) {

@@ -32,6 +32,7 @@ export function createCheckpointer(request: MountRequest, vm: OpenedVm, images: 
     pinBase: () => pool.run('pinBase', pin, { what: 'pinning the base of the session' })
   })
   images.trickleIsPaused = () => checkpointer.isRunning
+  images.isInCheckpoint = (inode, block) => checkpointer.isSent(inode, block)
   return checkpointer
 }
 

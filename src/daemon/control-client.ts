@@ -22,6 +22,9 @@ import { findSockets } from './socket-path.js'
 /** The daemon is there and says nothing: it is stopped, or busy beyond measure. */
 export class SilentError extends FailedError {}
 
+/** The daemon went away in the middle of the conversation. */
+class GoneError extends FailedError {}
+
 /** a daemon that serves its main loop answers within this */
 const STATUS_TIMEOUT_MS = 10_000
 const LISTING_TIMEOUT_MS = 2000
@@ -33,8 +36,8 @@ export async function askStatus(socketPath: string, limitMs = STATUS_TIMEOUT_MS)
 }
 
 /** Metrics of the daemon behind one socket, as text; undefined when nobody listens there any more. */
-export async function askMetrics(socketPath: string): Promise<string | undefined> {
-  const reply = await askOnce(socketPath, { command: 'metrics' }, LISTING_TIMEOUT_MS)
+export async function askMetrics(socketPath: string, limitMs = LISTING_TIMEOUT_MS): Promise<string | undefined> {
+  const reply = await askOnce(socketPath, { command: 'metrics' }, limitMs)
   return reply?.kind === 'metrics' ? reply.text : undefined
 }
 
@@ -68,20 +71,22 @@ async function askOnce(
   if (socket === undefined) return undefined
   let answer: ControlReply | undefined
   socket.setTimeout(limitMs, () => socket.destroy(new SilentError('the daemon does not answer')))
-  await converse(socket, request, (reply) => {
-    if (reply.kind === 'failed') throw fromMessageError(reply.error)
-    answer = reply
-  })
+  try {
+    await converse(socket, request, (reply) => {
+      if (reply.kind === 'failed') throw fromMessageError(reply.error)
+      answer = reply
+    })
+  } catch (error) {
+    if (error instanceof GoneError) return undefined
+    throw error
+  }
   return answer
 }
 
-/** Status of every mount of this user. A daemon that is stopped or hangs is named to `onSilent`, and holds nobody up. */
-export async function askAllStatus(onSilent: (socketPath: string) => void = () => undefined): Promise<Status[]> {
+/** Status of every mount of this user that says something soon. */
+export async function askAllStatus(): Promise<Status[]> {
   const answers = findSockets(undefined).map((socketPath) =>
-    askStatus(socketPath, LISTING_TIMEOUT_MS).catch(() => {
-      onSilent(socketPath)
-      return undefined
-    })
+    askStatus(socketPath, LISTING_TIMEOUT_MS).catch(() => undefined)
   )
   return (await Promise.all(answers)).filter((status) => status !== undefined)
 }
@@ -171,19 +176,29 @@ function converse(socket: net.Socket, request: ControlRequest, onReply: (reply: 
       reject(
         error instanceof SilentError
           ? error
-          : new FailedError(`no answer from the daemon: ${error.message}`, { cause: error })
+          : new GoneError(`no answer from the daemon: ${error.message}`, { cause: error })
       )
     )
     socket.on('close', () => resolve())
     receiveLines(socket, (value) => {
       try {
-        onReply(replySchema.parse(value))
+        onReply(parseReply(value))
       } catch (error) {
         reject(error instanceof Error ? error : new FailedError(String(error)))
         socket.destroy()
       }
     })
     sendLine(socket, request)
+  })
+}
+
+/** An upgrade leaves daemons of the version before running. */
+function parseReply(value: unknown): ControlReply {
+  const reply = replySchema.safeParse(value)
+  if (reply.success) return reply.data
+  throw new FailedError('the daemon is of another version of isrfs: its answer is not understood', {
+    hint: 'isrfs unmount suspends it all the same; what is mounted after that is of this version',
+    cause: reply.error
   })
 }
 

@@ -27,7 +27,10 @@ export const EVENTS = {
     what: 'something that the mount lives with: a full disk, a failed read of the share',
     fields: '`suppressed`'
   },
-  'request-failed': { what: 'a request of the kernel failed in an unforeseen way', fields: '`operation`, `why`' },
+  'request-failed': {
+    what: 'a request of the kernel failed in an unforeseen way',
+    fields: '`operation`, `why`, `suppressed`'
+  },
   'metrics-port': { what: 'metrics are served on this port, or (a warning) could not be', fields: '`port`, `why`' },
   checkpoint: {
     what: 'a generation was published, and the mount goes on',

@@ -19,10 +19,18 @@ export function openLog(file: string, facts: Readonly<Record<string, unknown>>, 
   )
 }
 
-/** Warnings and damage as lines, without one for each request that meets them. */
-export function quietly(log: Log): { warn(message: string): void; damage(message: string): void } {
+export interface QuietLog {
+  warn(message: string): void
+  damage(message: string): void
+  /** a request of the kernel, in a way that nobody has foreseen */
+  requestFailed(operation: string, why: string): void
+}
+
+/** Warnings, damage and failures as lines, without one for each request that meets them. */
+export function quietly(log: Log): QuietLog {
   const warnings = new Quiet()
   const damages = new Quiet()
+  const failures = new Quiet()
   return {
     warn: (message) => {
       const suppressed = warnings.pass(message)
@@ -32,6 +40,11 @@ export function quietly(log: Log): { warn(message: string): void; damage(message
       const suppressed = damages.pass(message)
       if (suppressed === undefined) return
       log.error(event('damage', { damage: message, suppressed }), 'a block is damaged: its readers get EIO')
+    },
+    requestFailed: (operation, why) => {
+      const suppressed = failures.pass(`${operation}: ${why}`)
+      if (suppressed === undefined) return
+      log.error(event('request-failed', { operation, why, suppressed }), 'a request failed in an unforeseen way')
     }
   }
 }

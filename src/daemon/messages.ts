@@ -72,7 +72,11 @@ export const statusSchema = z.object({
   log: z.string(),
   dirtyBytes: z.number(),
   pendingBytes: z.number(),
+  suspendBytes: z.number(),
+  suspendSeconds: z.number().nullable(),
   presentBytes: z.number(),
+  dataBytes: z.number(),
+  warm: z.boolean(),
   totalBytes: z.number(),
   fetchedBytes: z.number(),
   fetchedBlocks: z.number(),
@@ -122,7 +126,6 @@ export const viewSchema = z.object({
   readBytes: z.number(),
   /** of these, those that were here when they were asked for */
   hitBytes: z.number(),
-  suspend: z.object({ bytes: z.number(), seconds: z.number().nullable() }),
   samples: samplesSchema,
   latency: z.object({ endsSeconds: z.array(z.number()), kinds: z.array(latencySchema) }),
   /** regular files, largest first; the smallest of many are left out */

@@ -10,7 +10,7 @@ import { BUCKET_ENDS_SECONDS, OPERATION_KINDS, type OperationTimes } from '../fu
 import { READ_SOURCES } from '../image/layers.js'
 import type { AheadPriority } from '../image/fetch-ahead.js'
 import type { Status } from './messages.js'
-import type { StatusSources } from './status.js'
+import { type StatusSources, suspendOf, uploadedBytesOf } from './status.js'
 
 export interface MetricSources extends StatusSources {
   readonly times: OperationTimes
@@ -101,11 +101,7 @@ export const METRICS: readonly Metric[] = [
       }),
     'for'
   ),
-  counter(
-    'uploaded_bytes_total',
-    'encoded bytes that were sent to the share',
-    ({ images, life }) => images.uploadedBytes + life.progress.sentBytes
-  ),
+  counter('uploaded_bytes_total', 'encoded bytes that were sent to the share', (sources) => uploadedBytesOf(sources)),
   counter(
     'trickled_bytes_total',
     'of these, changes that were sent while nobody touched them',
@@ -118,10 +114,29 @@ export const METRICS: readonly Metric[] = [
     ({ vm }) => vm.session.namespace.dirtyPages * PAGE_BYTES
   ),
   gauge('pending_bytes', 'of these, not yet synced, about', ({ vm }) => vm.session.pendingBytes()),
+  gauge(
+    'suspend_bytes',
+    'what a suspend would send now, about: changed blocks that the share does not have yet, encoded',
+    (sources) => suspendOf(sources).bytes
+  ),
+  gauge(
+    'suspend_seconds',
+    'how long that would take, about; absent while too little was fetched to know the speed of the share',
+    (sources) => {
+      const { seconds } = suspendOf(sources)
+      return seconds === null ? [] : [[{}, seconds]]
+    }
+  ),
   gauge('commit_done_bytes', 'how far a commit is', ({ life }) => life.progress.doneBytes),
   gauge('commit_total_bytes', 'of how much', ({ life }) => life.progress.totalBytes),
   gauge('total_bytes', 'sizes of all files', ({ images }) => images.totalBytes()),
-  gauge('present_bytes', 'readable without the share', ({ images }) => images.presentBytes()),
+  gauge('present_bytes', 'readable without the share, about', ({ images }) => images.presentBytes()),
+  gauge('data_bytes', 'in blocks of the generation that have bytes: all that isrfs warm would bring', ({ images }) =>
+    images.dataBytes()
+  ),
+  gauge('warm', '1 while everything is here, and the share may go away (isrfs warm)', ({ images }) =>
+    flag(images.isWarm)
+  ),
   gauge('cache_bytes', 'cached blocks on disk', ({ vm }) => vm.cache.bytes),
   gauge('cache_limit_bytes', 'what they may take', ({ vm }) => vm.cache.bytesMax),
   gauge(

@@ -37,6 +37,7 @@ abstract class BeatingRight implements Right {
   readonly #timer: NodeJS.Timeout
   #beats = 0
   #beating = false
+  #isStopped = false
   #silentSinceMs = 0
 
   constructor(pool: SharePool, log: Log) {
@@ -45,7 +46,9 @@ abstract class BeatingRight implements Right {
     this.#timer = setInterval(() => void this.#beatOnce(), BEAT_INTERVAL_MS)
   }
 
+  /** From now on nothing is said of the share: the threads that ask it end with the mount. */
   stop(): void {
+    this.#isStopped = true
     clearInterval(this.#timer)
   }
 
@@ -76,7 +79,7 @@ abstract class BeatingRight implements Right {
   }
 
   #answered(answers: boolean, why: string): void {
-    if (answers === this.shareAnswers) return
+    if (answers === this.shareAnswers || this.#isStopped) return
     this.shareAnswers = answers
     if (!answers) {
       this.#silentSinceMs = Date.now()

@@ -3,18 +3,14 @@
  * command line. Reports through `Reporter`; the caller decides how the process ends.
  */
 import { BusyError, messageOf } from '../base/errors.js'
-import { createTransport } from '../fuse/choose.js'
-import { OperationTimes } from '../fuse/operation-times.js'
-import { Images } from '../image/images.js'
-import { SharedRegions } from '../image/shared-regions.js'
-import { Tree } from '../tree/tree.js'
+import type { Images } from '../image/images.js'
+import { assemble, type Assembled } from './assemble.js'
 import { createCheckpointer, whyNoCheckpointer } from './checkpoint.js'
 import { ControlServer } from './control-server.js'
 import { event } from './log-events.js'
-import { type Log, openLog, quietly } from './log.js'
+import { type Log, openLog } from './log.js'
 import type { Outcome } from './messages.js'
 import { type MetricsPort, serveMetrics } from './metrics-port.js'
-import { isMapped } from './mapped-files.js'
 import { MountLife } from './mount-life.js'
 import { abandon, openVm, type OpenedVm } from './opened-vm.js'
 import type { MountRequest } from './request.js'
@@ -69,36 +65,14 @@ async function serve(
   vm: OpenedVm
 ): Promise<Outcome> {
   const since = new Date().toISOString()
-  const quiet = quietly(log)
-  const shared =
-    request.transport === 'direct'
-      ? new SharedRegions({ session: vm.session, cache: vm.cache, mayWrite: request.writeback && !request.readOnly })
-      : undefined
-  const images = new Images({
-    session: vm.session,
-    cache: vm.cache,
-    pool: vm.pool,
-    shared,
-    uploadTo: vm.held === undefined ? undefined : request.vmPath,
-    trickle: request.trickle,
-    writeback: request.writeback,
-    shareTimeoutMs: request.shareTimeoutMs ?? undefined,
-    isShareSilent: () => !vm.right.shareAnswers,
-    onDamage: (message) => quiet.damage(message),
-    onWarning: (message) => quiet.warn(message)
-  })
-  const { readOnly, writeback, mountpoint, allowOther, vmPath } = request
-  const isFileMapped = (name: string): Promise<boolean> => isMapped(mountpoint, name)
-  const tree = new Tree(vm.session, images, { readOnly, writeback, isMapped: isFileMapped })
-  const onError = (error: unknown, operation: string): void =>
-    log.error(event('request-failed', { operation, why: messageOf(error) }), 'a request failed in an unforeseen way')
-  const times = new OperationTimes()
-  const hasHardLinks = (): boolean => vm.session.namespace.hasHardLinks()
-  const options = { mountpoint, readOnly, allowOther, writeback, hasHardLinks, vmName: vmPath, onError, times, shared }
-  const transport = createTransport(request.transport, tree, options, (text) => {
-    log.warn(event('notice'), text)
-    reporter.notice(text)
-  })
+  let assembled: Assembled
+  try {
+    assembled = assemble(request, vm, log, (text) => reporter.notice(text))
+  } catch (error) {
+    await giveBack(vm)
+    throw error
+  }
+  const { shared, images, tree, times, transport } = assembled
   const checkpointer = createCheckpointer(request, vm, images)
   let control: ControlServer | undefined
   let port: MetricsPort | undefined
@@ -119,7 +93,7 @@ async function serve(
   // prom-client is loaded when somebody asks
   const metrics = async (): Promise<string> => (await import('./metrics.js')).metricsText(sources)
   try {
-    control = await ControlServer.listen(createSocketPath(mountpoint), {
+    control = await ControlServer.listen(createSocketPath(request.mountpoint), {
       status: () => statusOf(sources),
       view: (since) => viewOf({ ...sources, samples }, since),
       cells: (wanted) => cellsOf(sources, wanted),
@@ -139,8 +113,7 @@ async function serve(
   } catch (error) {
     samples.stop()
     await control?.close()
-    await abandon(vm)
-    await vm.release()
+    await giveBack(vm)
     throw error
   }
   if (request.metricsPort !== null) {
@@ -162,6 +135,12 @@ async function serve(
     await control.close()
     log.flush()
   }
+}
+
+/** A mount that will not be: nobody has to wait for its lease. */
+async function giveBack(vm: OpenedVm): Promise<void> {
+  await abandon(vm)
+  await vm.release()
 }
 
 /** What an earlier mount read first is fetched ahead. A profile that cannot be had costs nothing but time. */

@@ -2,8 +2,8 @@
  * What a mount did in the last minutes, a row a second: whoever begins to look sees how it came to this. Counters are kept as they
  * are; whoever wants rates takes differences.
  */
-import type { StatusSources } from './status.js'
 import { PAGE_BYTES } from '../base/units.js'
+import { type StatusSources, uploadedBytesOf } from './status.js'
 
 export const SAMPLE_INTERVAL_MS = 1000
 const ROWS_MAX = 600
@@ -70,14 +70,13 @@ export class Samples {
 
 /** One row, in the order of SAMPLE_COLUMNS. */
 export function sampleOf(sources: StatusSources): number[] {
-  const { images, vm, life, checkpointer } = sources
+  const { images, vm } = sources
   const { counters } = images.ahead
   const row: Record<SampleColumn, number> = {
     readBytes: images.readBytes,
     writtenBytes: images.writtenBytes,
     fetchedBytes: vm.pool.counters.fetchedBytes,
-    uploadedBytes:
-      images.uploadedBytes + (checkpointer?.sentBytes ?? 0) + (life.isEnding() ? life.progress.sentBytes : 0),
+    uploadedBytes: uploadedBytesOf(sources),
     fetchedBlocks: vm.pool.counters.fetchedBlocks,
     readaheadBlocks: counters.readahead.fetchedBlocks,
     profileBlocks: counters.profile.fetchedBlocks,

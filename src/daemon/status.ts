@@ -5,6 +5,7 @@ import type { Checkpointer } from '../commit/checkpointer.js'
 import type { Images } from '../image/images.js'
 import type { SharedRegions } from '../image/shared-regions.js'
 import type { Tree } from '../tree/tree.js'
+import { estimateSuspend, type SuspendEstimate } from './estimate.js'
 import type { Status } from './messages.js'
 import type { MountLife } from './mount-life.js'
 import type { OpenedVm } from './opened-vm.js'
@@ -25,9 +26,11 @@ export interface StatusSources {
 /** shorter waits are the normal course of things */
 const WAITING_MS_MIN = 1000
 
-export function statusOf({ request, vm, images, shared, tree, life, checkpointer, since }: StatusSources): Status {
+export function statusOf(sources: StatusSources): Status {
+  const { request, vm, images, shared, tree, life, since } = sources
   const { session, pool, cache, right } = vm
   const { progress } = life
+  const suspend = suspendOf(sources)
   return {
     vm: request.vmPath,
     mountpoint: request.mountpoint,
@@ -44,7 +47,11 @@ export function statusOf({ request, vm, images, shared, tree, life, checkpointer
     log: request.logFile,
     dirtyBytes: session.namespace.dirtyPages * PAGE_BYTES,
     pendingBytes: session.pendingBytes(),
+    suspendBytes: suspend.bytes,
+    suspendSeconds: suspend.seconds,
     presentBytes: images.presentBytes(),
+    dataBytes: images.dataBytes(),
+    warm: images.isWarm,
     totalBytes: images.totalBytes(),
     fetchedBytes: pool.counters.fetchedBytes,
     fetchedBlocks: pool.counters.fetchedBlocks,
@@ -52,7 +59,7 @@ export function statusOf({ request, vm, images, shared, tree, life, checkpointer
     aheadUsedBlocks: images.ahead.totals().usedBlocks,
     profileBlocks: images.ahead.counters.profile.fetchedBlocks,
     profileUsedBlocks: images.ahead.counters.profile.usedBlocks,
-    uploadedBytes: images.uploadedBytes + (checkpointer?.sentBytes ?? 0) + (life.isEnding() ? progress.sentBytes : 0),
+    uploadedBytes: uploadedBytesOf(sources),
     trickledBytes: images.trickledBytes,
     cacheBytes: cache.bytes,
     shareErrors: pool.counters.shareErrors,
@@ -70,4 +77,15 @@ export function statusOf({ request, vm, images, shared, tree, life, checkpointer
       .filter(({ sinceMs }) => sinceMs >= WAITING_MS_MIN)
       .map(({ what, sinceMs }) => `${what} (${String(Math.round(sinceMs / 1000))} s)`)
   }
+}
+
+/** What a suspend would send now, and how long that would take. */
+export function suspendOf({ images, vm }: Pick<StatusSources, 'images' | 'vm'>): SuspendEstimate {
+  const sent = { bytes: images.trickledBytes, seconds: images.trickledSeconds }
+  return estimateSuspend(images.changedBlocks(), vm.pool.counters, sent)
+}
+
+/** Encoded bytes that this mount has sent to the share. Checkpoints count themselves; their progress is not added. */
+export function uploadedBytesOf({ images, checkpointer, life }: Omit<StatusSources, 'since'>): number {
+  return images.uploadedBytes + (checkpointer?.sentBytes ?? 0) + (life.isEnding() ? life.progress.sentBytes : 0)
 }

@@ -17,14 +17,6 @@ export interface ViewSources extends StatusSources {
 }
 
 const FILES_MAX = 64
-/** blocks that have to have come before their size on the share says what others will need */
-const TELLING_BLOCKS_MIN = 16
-/** bytes on the share for a byte of a block, while nothing better is known */
-const USUAL_RATIO = 0.5
-/** how long fetches have to have run before they say how fast the share is */
-const TELLING_SECONDS_MIN = 0.2
-/** what a suspend takes beside its bytes */
-const SUSPEND_SECONDS_MIN = 1
 
 export function viewOf(sources: ViewSources, since: number): View {
   const { images, vm, shared, times, samples } = sources
@@ -33,7 +25,6 @@ export function viewOf(sources: ViewSources, since: number): View {
     status: statusOf(sources),
     readBytes: images.readBytes,
     hitBytes: served + (shared === undefined ? 0 : totalOf(shared.counters, 'readBytes')),
-    suspend: estimateSuspend(images.dirtyBlocks(), vm.pool.counters),
     samples: samples.since(since),
     latency: {
       endsSeconds: [...BUCKET_ENDS_SECONDS],
@@ -52,26 +43,6 @@ export function cellsOf({ images, vm }: StatusSources, wanted: CellsWanted): Cel
     CELL_STATES.map((state) => [state, Buffer.from(states[state]).toString('base64')])
   ) as Cells['states'] // all of CELL_STATES
   return { firstBlock, blocks, cells, states: encoded }
-}
-
-export interface Fetched {
-  readonly fetchedBytes: number
-  readonly fetchedBlocks: number
-  readonly busySeconds: number
-}
-
-/**
- * How much a suspend would send now, and how long that would take: blocks are taken to be as compressible, and the share as fast, as
- * what was fetched in this mount. `seconds` is null while too little was fetched to tell.
- */
-export function estimateSuspend(dirtyBlocks: number, fetched: Fetched): { bytes: number; seconds: number | null } {
-  const { fetchedBytes, fetchedBlocks, busySeconds } = fetched
-  const ratio =
-    fetchedBlocks < TELLING_BLOCKS_MIN ? USUAL_RATIO : Math.min(1, fetchedBytes / (fetchedBlocks * BLOCK_BYTES))
-  const bytes = Math.ceil(dirtyBlocks * BLOCK_BYTES * ratio)
-  if (bytes === 0) return { bytes, seconds: SUSPEND_SECONDS_MIN }
-  const isTelling = busySeconds >= TELLING_SECONDS_MIN && fetchedBytes > 0
-  return { bytes, seconds: isTelling ? SUSPEND_SECONDS_MIN + bytes / (fetchedBytes / busySeconds) : null }
 }
 
 function filesOf(session: Session): View['files'] {

@@ -1,11 +1,13 @@
 /** The mounts of this user, by names that fit into an address. No daemon that hangs holds anybody up. */
-import { FailedError } from '../base/errors.js'
+import { FailedError, messageOf } from '../base/errors.js'
 import { askStatus, SilentError } from '../daemon/control-client.js'
 import type { Status } from '../daemon/messages.js'
 import { MOUNT_TYPE, readMountTable } from '../daemon/mount-table.js'
 import { findSockets, socketName } from '../daemon/socket-path.js'
 
 export const ANSWER_MS_MAX = 1500
+
+const SILENT = 'it is stopped, or hangs'
 
 export interface KnownMount {
   readonly id: string
@@ -16,8 +18,10 @@ export interface KnownMount {
 export interface SeenMount {
   readonly id: string
   readonly mountpoint: string
-  /** null: its daemon does not answer */
+  /** null: its daemon does not answer, or not in words that are understood */
   readonly status: Status | null
+  /** why there is no status; empty: there is one */
+  readonly why: string
 }
 
 /** In the order of the mount table. */
@@ -34,10 +38,10 @@ export async function seeMounts(): Promise<SeenMount[]> {
   const seen = knownMounts().map(async ({ id, mountpoint, socketPath }) => {
     try {
       const status = await askStatus(socketPath, ANSWER_MS_MAX)
-      return status === undefined ? undefined : { id, mountpoint, status }
+      return status === undefined ? undefined : { id, mountpoint, status, why: '' }
     } catch (error) {
-      if (!(error instanceof SilentError)) throw error
-      return { id, mountpoint, status: null }
+      // one that is in trouble must not keep the others from being seen
+      return { id, mountpoint, status: null, why: error instanceof SilentError ? SILENT : messageOf(error) }
     }
   })
   return (await Promise.all(seen)).filter((mount) => mount !== undefined)

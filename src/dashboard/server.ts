@@ -12,7 +12,7 @@ import { NONCE, secureHeaders, type SecureHeadersVariables } from 'hono/secure-h
 import { stream, streamSSE } from 'hono/streaming'
 import { z } from 'zod'
 import { FailedError, messageOf } from '../base/errors.js'
-import { askCells, askView, SilentError } from '../daemon/control-client.js'
+import { askCells, askView } from '../daemon/control-client.js'
 import type { View } from '../daemon/messages.js'
 import { act, type ActionParts } from './actions.js'
 import { indexPage, loadAssets } from './assets.js'
@@ -166,7 +166,7 @@ async function viewOf(id: string, since: number): Promise<View | undefined> {
   try {
     return await askView(known.socketPath, since, ANSWER_MS_MAX)
   } catch (error) {
-    if (error instanceof SilentError) return undefined
+    if (error instanceof FailedError) return undefined // seeMounts() tells
     throw error
   }
 }

@@ -11,9 +11,9 @@ import type { MapPage } from '../format/block-map.js'
 import type { Inode } from '../session/namespace-types.js'
 
 /**
- * States of a block for people, the first that applies: `dirty` has pages that the guest has changed, `inFlight` is being fetched,
- * `foretold` is present because an earlier resume had read it, `present` is on this disk, `sent` was changed and is on the share
- * already, `empty` has no bytes. All others are absent.
+ * States of a block for people, the first that applies: `dirty` has pages that the guest has changed (`sent` when the share has them
+ * already), `inFlight` is being fetched, `foretold` is present because an earlier resume had read it, `present` is on this disk,
+ * `sent` was changed and is on the share only, `empty` has no bytes. All others are absent.
  */
 export const CELL_STATES = ['dirty', 'inFlight', 'foretold', 'present', 'sent', 'empty'] as const
 export type CellState = (typeof CELL_STATES)[number]
@@ -39,6 +39,8 @@ export interface CellSources {
   readonly maps: BaseMaps
   /** blocks that are wanted and not here yet, by region of this file */
   readonly inFlight: ReadonlyMap<number, Uint32Array>
+  /** of a block of this file with changed pages: whether the share has them already */
+  readonly isSent: (block: number) => boolean
 }
 
 const WORDS = BLOCKS_PER_REGION / 32
@@ -82,11 +84,18 @@ export function blockCells(inode: Inode, wanted: CellRange, sources: CellSources
   return { firstBlock, blocks, cells, states: states as Record<CellState, Uint8Array> } // all of CELL_STATES
 }
 
-/** Blocks of the session that a commit has to send: those with changed pages. */
-export function dirtyBlocks(inode: Inode): number {
-  let blocks = 0
-  for (const { valid } of inode.regions.values()) for (const word of valid) if (word !== 0) blocks++ // a block is one word
-  return blocks
+/** Blocks with changed pages, and of these those that the share does not have yet. */
+export function changedBlocks(inode: Inode, isSent: (block: number) => boolean): { changed: number; unsent: number } {
+  let changed = 0
+  let unsent = 0
+  for (const [region, { valid }] of inode.regions) {
+    for (const [index, word] of valid.entries()) {
+      if (word === 0) continue // a block is one word
+      changed++
+      if (!isSent(region * BLOCKS_PER_REGION + index)) unsent++
+    }
+  }
+  return { changed, unsent }
 }
 
 class RegionLooker {
@@ -107,11 +116,12 @@ class RegionLooker {
     const inFlight = this.#sources.inFlight.get(region)
     const valid = this.#inode.regions.get(region)?.valid
     for (let block = 0; block < BLOCKS_PER_REGION; block++) {
-      if (valid !== undefined && valid[block] !== 0) setMask(masks, 'dirty', block)
+      if (valid === undefined || valid[block] === 0) continue // a block is one word
+      setMask(masks, this.#sources.isSent(region * BLOCKS_PER_REGION + block) ? 'sent' : 'dirty', block)
     }
     const kept = cached === undefined ? undefined : this.#kept(region, cached)
     for (let word = 0; word < WORDS; word++) {
-      let rest = ~maskWord(masks, 'dirty', word)
+      let rest = ~(maskWord(masks, 'dirty', word) | maskWord(masks, 'sent', word))
       const take = (state: CellState, bits: number | undefined): void => {
         if (bits === undefined) return
         masks[CELL_STATES.indexOf(state) * WORDS + word] = maskWord(masks, state, word) | (bits & rest)

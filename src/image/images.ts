@@ -35,7 +35,7 @@ import type { BlockPlace } from '../format/place.js'
 import type { Profile } from '../format/profile.js'
 import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
-import { type BlockCells, blockCells, type CellRange, dirtyBlocks } from './block-cells.js'
+import { type BlockCells, blockCells, type CellRange, changedBlocks } from './block-cells.js'
 import { findDataOrHole } from './extents.js'
 import { FetchAhead } from './fetch-ahead.js'
 import {
@@ -52,7 +52,7 @@ import type { FileImage, MayGiveUp } from './port.js'
 import { Replay } from './replay.js'
 import type { SharedRegions } from './shared-regions.js'
 import { Space } from './space.js'
-import { warm, type WarmProgress } from './warm.js'
+import { dataBytesOf, warm, type WarmProgress } from './warm.js'
 
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
@@ -99,6 +99,8 @@ export class Images implements FileImage {
   #gate: Promise<void> | undefined
   /** a checkpoint sends what the trickle would */
   trickleIsPaused: () => boolean = () => false
+  /** whether a checkpoint has sent the block as it is now */
+  isInCheckpoint: (inode: Inode, block: number) => boolean = () => false
   readonly #held = new Map<symbol, { what: string; startedMs: number }>()
   readonly #space: Space
   readonly #upload: EarlyUpload | undefined
@@ -106,6 +108,8 @@ export class Images implements FileImage {
   readonly #replay: Replay
   #profile: Profile | undefined
   #stopped = false
+  /** #losses() when the last `warm` began that has brought everything */
+  #warmSince: number | undefined
   /** files whose map was looked at for a picture */
   readonly #learning = new Set<InodeId>()
   readonly #served = new Float64Array(READ_SOURCES.length)
@@ -153,11 +157,16 @@ export class Images implements FileImage {
     return this.counters.writtenBytes + (shared === undefined ? 0 : totalOf(shared.counters, 'writtenBytes'))
   }
 
-  /** Changed blocks that a suspend has to send. */
-  dirtyBlocks(): number {
-    let blocks = 0
-    for (const inode of this.#session.namespace.inodes()) blocks += dirtyBlocks(inode)
-    return blocks
+  /** Changed blocks that a suspend looks at, and of these those that it has to send; deleted files have none. */
+  changedBlocks(): { changed: number; unsent: number } {
+    const total = { changed: 0, unsent: 0 }
+    for (const inode of this.#session.namespace.inodes()) {
+      if (inode.parent === 0) continue
+      const { changed, unsent } = changedBlocks(inode, (block) => this.#isSent(inode, block))
+      total.changed += changed
+      total.unsent += unsent
+    }
+    return total
   }
 
   /** Bytes that were sent to the share before the suspend. */
@@ -168,6 +177,11 @@ export class Images implements FileImage {
   /** Of these, those of changes that were quiet for a while. */
   get trickledBytes(): number {
     return this.#trickle?.sentBytes ?? 0
+  }
+
+  /** How long the trickle has sent. */
+  get trickledSeconds(): number {
+    return this.#trickle?.sendingSeconds ?? 0
   }
 
   /** Bytes that were read, by where they were when they were asked for. */
@@ -321,6 +335,13 @@ export class Images implements FileImage {
     return total
   }
 
+  /** Of blocks of the generation that have bytes: all that `warm` would bring. */
+  dataBytes(): number {
+    let total = 0
+    for (const inode of this.#session.namespace.inodes()) if (inode.parent !== 0) total += dataBytesOf(inode)
+    return total
+  }
+
   /** Bytes that a reader gets without the share: cached blocks, and pages that the session has. */
   presentBytes(): number {
     return Math.min(this.totalBytes(), this.#cache.bytes + this.#session.namespace.dirtyPages * PAGE_BYTES)
@@ -337,7 +358,8 @@ export class Images implements FileImage {
       setBit(bits, block % BLOCKS_PER_REGION)
       inFlight.set(region, bits)
     }
-    return blockCells(inode, range, { cache: this.#cache, maps: this.maps, inFlight })
+    const isSent = (block: number): boolean => this.#isSent(inode, block)
+    return blockCells(inode, range, { cache: this.#cache, maps: this.maps, inFlight, isSent })
   }
 
   /** Looks at the map of a file that somebody looks at, so that the picture can tell holes; once, and only so much of it. */
@@ -357,12 +379,25 @@ export class Images implements FileImage {
   }
 
   /** Fetches everything that this mount may need from the share. Rejects when the cache cannot hold it (image/warm.ts). */
-  warm(onProgress: (progress: WarmProgress) => void, isStopped: () => boolean): Promise<WarmProgress> {
-    return warm(
+  async warm(onProgress: (progress: WarmProgress) => void, isStopped: () => boolean): Promise<WarmProgress> {
+    const before = this.#losses()
+    const warmed = await warm(
       { session: this.#session, cache: this.#cache, maps: this.maps, ahead: this.ahead },
       onProgress,
       isStopped
     )
+    this.#warmSince = before
+    return warmed
+  }
+
+  /** Whether no reader needs the share: everything was brought by `warm`, and nothing has gone since it began. */
+  get isWarm(): boolean {
+    return this.#warmSince === this.#losses()
+  }
+
+  /** Grows when bytes that were here are on the share only. */
+  #losses(): number {
+    return this.#cache.losses + (this.#upload?.sentBytes ?? 0)
   }
 
   /** Fetches the tables of sparse disks, before part of one is to be written. Never rejects. */
@@ -409,6 +444,10 @@ export class Images implements FileImage {
           this.#cache.forget(inode.id, Math.floor(block / BLOCKS_PER_REGION), block % BLOCKS_PER_REGION)
       }
     })
+  }
+
+  #isSent(inode: Inode, block: number): boolean {
+    return this.#trickle?.isSent(inode, block) === true || this.isInCheckpoint(inode, block)
   }
 
   #createTrickle(vmPath: string): Trickle {

@@ -77,7 +77,8 @@ function filesOf(session: Session): Inode[] {
     .sort((first, second) => first.sizeBytes - second.sizeBytes)
 }
 
-function dataBytesOf(inode: Inode): number {
+/** Of the file's blocks in the generation that have bytes, and count still. */
+export function dataBytesOf(inode: Inode): number {
   return Math.min(
     (inode.base?.dataBlocks ?? 0) * BLOCK_BYTES,
     Math.ceil(inode.baseLimitBytes / BLOCK_BYTES) * BLOCK_BYTES

@@ -91,8 +91,16 @@ test('a daemon that is stopped is told of within two seconds, by status, metrics
     t.is(status.code, 1)
     t.regex(status.stderr, new RegExp(`the daemon of ${mountpoint} \\(process ${pid}, stopped\\) does not answer`))
     t.regex(status.stderr, new RegExp(`kill -CONT ${pid}`))
-    t.regex((await bed.isrfs('a', 'metrics', mountpoint)).stderr, /does not answer/)
-    t.regex((await bed.isrfs('a', 'status')).stderr, /does not answer/)
+    for (const command of ['metrics', 'unmount', 'checkpoint', 'warm']) {
+      const { code, stderr } = await bed.isrfs('a', command, mountpoint)
+      t.is(code, 1, 'none of them waits for ever')
+      t.regex(stderr, new RegExp(`stopped\\) does not answer\n.*kill -CONT ${pid}`), command)
+    }
+    for (const command of ['status', 'metrics']) {
+      const all = await bed.isrfs('a', command)
+      t.regex(all.stderr, new RegExp(`the daemon of ${mountpoint} \\(process ${pid}, stopped\\) does not answer`))
+      t.notRegex(all.stderr, /nothing is mounted/)
+    }
     // its socket is lost as well: the mount itself is asked, in a child that is killed
     const [socket = ''] = (await import('../../src/daemon/socket-path.js')).findSockets(mountpoint)
     fs.renameSync(socket, `${socket}.away`)
@@ -103,6 +111,27 @@ test('a daemon that is stopped is told of within two seconds, by status, metrics
     process.kill(pid, 'SIGCONT')
   }
   await bed.unmount('a', mountpoint)
+})
+
+test('a result that cannot be written is a failure, a reader that has gone is none', async (t) => {
+  const { bed } = t.context
+  const run = (line: string): ReturnType<Bed['command']> =>
+    bed.command('bash', ['-c', `set -o pipefail; '${process.execPath}' '${CLI}' ${line}`])
+  const full = await run('completion bash > /dev/full')
+  t.is(full.code, 1)
+  t.regex(full.stderr, /the result cannot be written: ENOSPC/)
+  const gone = await run('completion bash | true')
+  t.is(gone.code, 0)
+  t.is(gone.stderr, '')
+})
+
+test('metrics of a mount whose daemon is dead say so', async (t) => {
+  const { bed } = t.context
+  fs.writeFileSync(path.join(bed.makeDirectory('source'), 'file'), 'first')
+  await bed.mustIsrfs('a', 'import', bed.path('source'), bed.vm())
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt', '--read-only')
+  await bed.killDaemon('a', mountpoint)
+  t.regex((await bed.isrfs('a', 'metrics', mountpoint)).stderr, /the daemon of .* is dead/)
 })
 
 /** Starts the command, sends ^C when `when` holds, and resolves with how it ended. */

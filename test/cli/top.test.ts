@@ -1,9 +1,12 @@
 /** isrfs top: what it shows of real mounts, on a terminal and without one. */
 import fs from 'node:fs'
 import path from 'node:path'
+import { renderToString } from 'ink'
+import { createElement } from 'react'
 import anyTest, { type TestFn } from 'ava'
 import { LETTERS, pictureOf } from '../../src/cli/top/picture.js'
-import { ratesOf } from '../../src/cli/top/watcher.js'
+import { layoutFor, Screen } from '../../src/cli/top/screen.js'
+import { ratesOf, Watcher } from '../../src/cli/top/watcher.js'
 import { Bed, CLI } from '../support/bed.js'
 
 const test = anyTest as TestFn<{ bed: Bed }>
@@ -47,6 +50,66 @@ test('one look has state, map and estimate in 80 columns, without colour', async
   t.is(map[32], LETTERS.dirty)
   t.true(map.includes(LETTERS.absent))
   t.notRegex(stdout, /\u001B/)
+})
+
+test('a small terminal has the lines that answer most, none over another', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await mountVm(bed)
+  const watcher = new Watcher(mountpoint)
+  const linesOf = async (columns: number, rows: number): Promise<string[]> => {
+    const look = await watcher.look(layoutFor(columns, rows, 0))
+    const props = { look, columns, rows, isColourful: false, place: '', isBright: true, keys: 'q: quit' }
+    return renderToString(createElement(Screen, props), { columns }).split('\n')
+  }
+  for (const [columns, rows] of [
+    [80, 23],
+    [60, 15],
+    [40, 9],
+    [20, 4],
+    [10, 2],
+    [200, 59]
+  ] as const) {
+    const lines = await linesOf(columns, rows)
+    t.true(lines.length <= rows && lines.every((line) => line.length <= columns), lines.join('\n'))
+    const suspend = lines.findIndex((line) => line.startsWith('suspend n'.slice(0, columns - 1)))
+    t.true(suspend > 0, lines.join('\n'))
+    const names = [
+      'isrfs',
+      'state',
+      'share',
+      'prese',
+      'dirty',
+      'suspe',
+      'cable',
+      'waiti',
+      'read ',
+      'fetch',
+      'disk.',
+      'D cha'
+    ]
+    for (const line of lines.slice(0, suspend + 1))
+      t.true(names.includes(line.slice(0, 5)), `${columns} x ${rows}: ${lines.join('\n')}`)
+  }
+  t.true((await linesOf(40, 9)).some((line) => line.startsWith('waiting: nothing')))
+  await bed.mustIsrfs('a', 'warm', mountpoint)
+  const warm = (await linesOf(80, 23)).join('\n')
+  t.regex(warm, /cable: may be pulled: everything is here/)
+  t.regex(warm, /present .*, all/)
+})
+
+test('what may be asked of a mount is answered by its status', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await mountVm(bed)
+  const asked = (await bed.mustIsrfs('a', 'status', mountpoint)).stdout
+  t.regex(asked, /^present +\S+ \S+ of 8.1 MiB \(\d+ %\)$/m, 'the hole of the disk is not waited for')
+  t.regex(asked, /^suspend +would send 0 B, about 1 s$/m)
+  t.regex(asked, /^cable +leave it in/m)
+  await bed.mustIsrfs('a', 'warm', mountpoint)
+  const warm = (await bed.mustIsrfs('a', 'status', mountpoint)).stdout
+  t.regex(warm, /^present .*all \(100 %\)$/m)
+  t.regex(warm, /^cable +may be pulled/m)
+  t.regex((await bed.mustIsrfs('a', 'metrics', mountpoint)).stdout, /^isrfs_warm\{.*\} 1$/m)
+  await bed.mustIsrfs('a', 'unmount', mountpoint)
 })
 
 test('on a terminal it draws until q, on a screen of its own', async (t) => {

@@ -39,6 +39,7 @@ test('without the optional binding a mount is direct, and asking for the binding
   t.is(asked.code, 1)
   t.regex(asked.stderr, /the FUSE binding is not installed.*\n.*setup --binding/)
   t.notRegex(asked.stderr, /Require stack|at .*\.js:/)
+  t.regex((await isrfs('lease', bed.vm())).stdout, /^free/, 'a mount that could not be keeps nobody out')
   t.is((await isrfs('mount', bed.vm(), at)).code, 0)
   t.is((await isrfs('unmount', at)).code, 0)
 })

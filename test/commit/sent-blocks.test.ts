@@ -27,9 +27,17 @@ test('a block that a thread has written to since it was sent is copied again at 
   const place = { encoding: 'raw', chunk: 'c'.repeat(64), offset: 0, storedBytes: BLOCK_BYTES } as const
   for (const block of staged) sent.note(block, { state: 'placed', place: { ...place, digest: Buffer.alloc(32) } })
   t.deepEqual(sent.freeze(0)?.staged, [])
+  t.deepEqual(
+    [0, 1, 2].map((block) => sent.isSent(file, block)),
+    [true, true, false]
+  )
   hasWritten = true
   t.deepEqual(
     sent.freeze(1)?.staged.map(({ dirty }) => dirty.block),
     [0]
+  )
+  t.deepEqual(
+    [0, 1].map((block) => sent.isSent(file, block)),
+    [false, true]
   )
 })

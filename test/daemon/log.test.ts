@@ -59,6 +59,7 @@ test('every line has time, level, process, event and message, and the facts of t
   const quiet = quietly(log)
   for (let count = 0; count < 100; count++) quiet.warn('the disk is full')
   for (let count = 0; count < 100; count++) quiet.damage(`chunk ${count % 2}`)
+  for (let count = 0; count < 100; count++) quiet.requestFailed('READ', 'the disk is broken')
   const lines = linesOf(file)
   for (const line of lines) {
     t.like(line, { pid: process.pid, vm: '/s/v', mountpoint: '/m' })
@@ -72,7 +73,8 @@ test('every line has time, level, process, event and message, and the facts of t
       ['warn', 'notice', 'something'],
       ['warn', 'warning', 'the disk is full'],
       ['error', 'damage', 'chunk 0'],
-      ['error', 'damage', 'chunk 1']
+      ['error', 'damage', 'chunk 1'],
+      ['error', 'request-failed', 'a request failed in an unforeseen way']
     ]
   )
   await bed.destroy()

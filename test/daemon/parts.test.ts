@@ -114,7 +114,11 @@ const STATUS: Status = {
   log: '',
   dirtyBytes: 0,
   pendingBytes: 0,
+  suspendBytes: 0,
+  suspendSeconds: null,
   presentBytes: 0,
+  dataBytes: 0,
+  warm: false,
   totalBytes: 0,
   fetchedBytes: 0,
   fetchedBlocks: 0,
@@ -146,7 +150,6 @@ function controlled(overrides: Partial<Controlled> = {}): Controlled {
       status: STATUS,
       readBytes: 0,
       hitBytes: 0,
-      suspend: { bytes: 0, seconds: null },
       samples: { columns: [], intervalMs: 1000, first: 0, rows: [] },
       latency: { endsSeconds: [], kinds: [] },
       files: []
@@ -224,6 +227,23 @@ test('a failed unmount rejects with the daemon’s error', async (t) => {
     message: 'in use'
   })
   await server.close()
+})
+
+test('a daemon of another version is told of, and one that goes away in the middle is none any more', async (t) => {
+  const socketPath = path.join(t.context.root, 's')
+  const answers = ['{"kind":"status","status":{"vm":"/s/v"}}\n', undefined]
+  const server = net.createServer((socket) => {
+    socket.on('error', () => undefined)
+    socket.once('data', () => {
+      const answer = answers.shift()
+      if (answer === undefined) socket.resetAndDestroy()
+      else socket.end(answer)
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(socketPath, resolve))
+  await t.throwsAsync(askStatus(socketPath), { code: 'FAILED', message: /another version of isrfs/ })
+  t.is(await askStatus(socketPath), undefined)
+  server.close()
 })
 
 test('nonsense on the control socket ends the conversation and nothing else', async (t) => {

@@ -2,18 +2,30 @@
 import test from 'ava'
 import { BLOCK_BYTES } from '../../src/base/units.js'
 import { Samples } from '../../src/daemon/samples.js'
-import { estimateSuspend } from '../../src/daemon/view.js'
+import { estimateSuspend } from '../../src/daemon/estimate.js'
 
 test('what a suspend sends is estimated from what was fetched', (t) => {
   const nothing = { fetchedBytes: 0, fetchedBlocks: 0, busySeconds: 0 }
-  t.deepEqual(estimateSuspend(0, nothing), { bytes: 0, seconds: 1 })
-  t.deepEqual(estimateSuspend(10, nothing), { bytes: 5 * BLOCK_BYTES, seconds: null }, 'nobody knows the share yet')
+  const none = { bytes: 0, seconds: 0 }
+  const blocks = (unsent: number) => ({ changed: 1000, unsent })
+  t.deepEqual(estimateSuspend(blocks(0), nothing, none), { bytes: 0, seconds: 3 }, 'all of them are looked at')
+  t.deepEqual(
+    estimateSuspend(blocks(10), nothing, none),
+    { bytes: 5 * BLOCK_BYTES, seconds: null },
+    'nobody knows the share yet'
+  )
   const quarter = { fetchedBytes: (100 * BLOCK_BYTES) / 4, fetchedBlocks: 100, busySeconds: 2 }
-  const { bytes, seconds } = estimateSuspend(400, quarter)
+  const { bytes, seconds } = estimateSuspend(blocks(400), quarter, none)
   t.is(bytes, 100 * BLOCK_BYTES)
-  t.is(seconds, 1 + 8)
+  t.is(seconds, 3 + 8)
   const grown = { fetchedBytes: 200 * BLOCK_BYTES, fetchedBlocks: 100, busySeconds: 2 }
-  t.is(estimateSuspend(3, grown).bytes, 3 * BLOCK_BYTES, 'never more than the blocks themselves')
+  t.is(estimateSuspend(blocks(3), grown, none).bytes, 3 * BLOCK_BYTES, 'never more than the blocks themselves')
+  const slow = { bytes: 10 * BLOCK_BYTES, seconds: 5 }
+  t.is(
+    estimateSuspend(blocks(400), quarter, slow).seconds,
+    3 + 50,
+    'what was sent tells more of sending than what was fetched'
+  )
 })
 
 test('samples are numbered, and whoever has seen some gets the others', (t) => {

@@ -177,5 +177,8 @@ test.serial('a damaged chunk is EIO for its blocks and leaves the others readabl
   }
   fs.closeSync(file)
   t.deepEqual(bad, [Math.floor(1_000_000 / block)])
+  const log = fs.readFileSync((await bed.status('a', mountpoint)).log, 'utf8')
+  t.is(log.split('"event":"damage"').length, 2, 'told once, with its chunk')
+  t.notRegex(log, /unforeseen/)
   await bed.unmount('a', mountpoint)
 })

@@ -2,7 +2,7 @@
 import test from 'ava'
 import { setBit } from '../../src/base/bits.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION } from '../../src/base/units.js'
-import { blockCells, CELL_STATES, type CellState, dirtyBlocks } from '../../src/image/block-cells.js'
+import { blockCells, CELL_STATES, type CellState, changedBlocks } from '../../src/image/block-cells.js'
 import { Random } from '../support/random.js'
 
 const REGIONS = 12
@@ -22,6 +22,7 @@ function randomFile(random: Random): Model {
   const inFlight = new Map<number, Uint32Array>()
   const uploaded = new Map<number, object>()
   const empty = new Set<number>()
+  const trickled = new Set<number>()
   const bits = () => new Uint32Array(BLOCKS_PER_REGION / 32)
   for (let block = 0; block < BLOCKS; block++) {
     const region = Math.floor(block / BLOCKS_PER_REGION)
@@ -33,6 +34,8 @@ function randomFile(random: Random): Model {
     const known = cached.get(region) ?? { present: bits(), foretold: bits(), kept: bits(), zero: undefined }
     cached.set(region, known)
     const marks = CELL_STATES.filter(() => random.below(5) === 0)
+    const isTrickled = random.below(3) === 0
+    if (isTrickled) trickled.add(block)
     if (marks.includes('dirty')) {
       const pages = regions.get(region) ?? { valid: new Uint32Array(BLOCKS_PER_REGION), punched: undefined }
       regions.set(region, pages)
@@ -49,7 +52,8 @@ function randomFile(random: Random): Model {
     if (marks.includes('present')) setBit(random.below(2) === 0 ? known.present : known.kept, index)
     if (marks.includes('sent')) uploaded.set(block, {})
     if (marks.includes('empty')) empty.add(block)
-    states.push(CELL_STATES.find((state) => marks.includes(state)) ?? 'absent')
+    const first = CELL_STATES.find((state) => marks.includes(state)) ?? 'absent'
+    states.push(first === 'dirty' && isTrickled ? 'sent' : first)
   }
   const sizeBytes = BLOCKS * BLOCK_BYTES - 5
   const page = (index: number) => ({ isZero: (block: number) => empty.has(index * 1024 + block) })
@@ -62,7 +66,8 @@ function randomFile(random: Random): Model {
         kept: (_inode: number, _region: number, known: any) => known.kept
       },
       maps: { knownPage: (_map: object, index: number) => page(index) },
-      inFlight
+      inFlight,
+      isSent: (block: number) => trickled.has(block)
     }
   }
 }
@@ -85,7 +90,10 @@ test('any stretch in any number of cells has the shares that the blocks of each 
         t.is(seen.states[state][cell], Math.ceil((255 * count) / (end - from)), `${state} of cell ${cell}`)
       }
     }
-    t.is(dirtyBlocks(inode), states.filter((state) => state === 'dirty').length)
+    const { changed, unsent } = changedBlocks(inode, sources.isSent)
+    t.is(unsent, states.filter((state) => state === 'dirty').length)
+    t.is(changedBlocks(inode, () => false).unsent, changed)
+    t.true(changed > unsent)
   }
 })
 

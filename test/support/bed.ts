@@ -29,6 +29,7 @@ export interface StatusJson {
   readonly state: string
   readonly generation: number
   readonly dirtyBytes: number
+  readonly log: string
   readonly presentBytes: number
   readonly totalBytes: number
   readonly fetchedBytes: number

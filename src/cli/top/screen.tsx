@@ -1,18 +1,27 @@
-/** What `isrfs top` shows, for a terminal of any size from 60 x 16 on. All that changes comes in; nothing is asked here. */
+/**
+ * What `isrfs top` shows, for a terminal of any size: of a small one the lines that answer most. All that changes comes in; nothing is
+ * asked here.
+ */
 import { Box, Text } from 'ink'
 import type { ReactNode } from 'react'
 import sparkly from 'sparkly'
 import type { View } from '../../daemon/messages.js'
 import { bytes, duration, percent } from '../figures.js'
+import { cableText, presentText, suspendText } from '../mount-facts.js'
 import { type CellKind, LETTERS, pictureOf } from './picture.js'
 import type { Layout, Look } from './watcher.js'
 
-/** lines that are not maps: title, 5 of facts, waiting, 2 of rates, legend */
-const OTHER_LINES = 10
+/** lines that are not maps: title, 4 of facts, suspend, cable, waiting, 2 of rates, legend */
+const OTHER_LINES = 11
+/** lines below which there is no room for a map */
+const LINES_FOR_MAPS_MIN = 14
 const FILES_MAX = 3
 /** files below this part of the largest are not worth a map */
 const WORTH_A_MAP = 1 / 64
 const MAP_LINES_MAX = 8
+/** columns that a line of three, or of two facts needs */
+const COLUMNS_FOR_THREE = 76
+const COLUMNS_FOR_TWO = 40
 
 const COLOURS: Readonly<Partial<Record<CellKind, string>>> = {
   dirty: 'red',
@@ -44,7 +53,8 @@ export function layoutFor(columns: number, rows: number, skip: number): Layout {
       )
     })
     const first = Math.min(skip, Math.max(0, worthy.length - 1))
-    const lines = Math.max(2, rows - OTHER_LINES - 1)
+    if (rows < LINES_FOR_MAPS_MIN) return []
+    const lines = rows - OTHER_LINES
     const shown = worthy.slice(first, first + Math.min(FILES_MAX, Math.floor(lines / 2)))
     const each = Math.min(MAP_LINES_MAX, Math.max(1, Math.floor(lines / Math.max(1, shown.length)) - 1))
     return shown.map((file) => ({ file, cells: each * columns }))
@@ -56,18 +66,25 @@ export function Screen(props: ScreenProps): ReactNode {
   if (look === undefined) return <Text>looking for mounts ...</Text>
   const clock = new Date().toTimeString().slice(0, 8)
   const title = `isrfs top  ${look.mountpoint}${place}`
+  const right = columns < COLUMNS_FOR_TWO ? '' : `  ${clock}  ${keys}`
+  const head = [
+    <Box key="title" justifyContent="space-between">
+      <Text bold wrap="truncate">
+        {title}
+      </Text>
+      <Box flexShrink={0}>
+        <Text>{right}</Text>
+      </Box>
+    </Box>,
+    ...(look.silentSinceMs === undefined ? [] : [<Silence key="silence" sinceMs={look.silentSinceMs} />])
+  ]
+  const room = rows - head.length
   return (
     <Box flexDirection="column" width={columns} height={rows} overflow="hidden">
-      <Box justifyContent="space-between">
-        <Text bold wrap="truncate">
-          {title}
-        </Text>
-        <Text>{`${clock}  ${keys}`}</Text>
-      </Box>
-      {look.silentSinceMs === undefined ? null : <Silence sinceMs={look.silentSinceMs} />}
-      {look.view === undefined ? null : <Facts {...props} view={look.view} />}
+      {head}
+      {look.view === undefined ? null : factLines(props, look.view, room)}
       {look.pictures.map(({ path, sizeBytes, cells }) => (
-        <Box key={path} flexDirection="column">
+        <Box key={path} flexDirection="column" flexShrink={0}>
           <Text dimColor wrap="truncate">{`${path}  ${bytes(sizeBytes)}`}</Text>
           {pictureOf(cells, columns).map((runs, row) => (
             <Text key={row} wrap="truncate">
@@ -78,7 +95,7 @@ export function Screen(props: ScreenProps): ReactNode {
           ))}
         </Box>
       ))}
-      <Legend {...props} />
+      {look.pictures.length === 0 ? null : <Legend {...props} />}
     </Box>
   )
 }
@@ -93,73 +110,81 @@ function Silence({ sinceMs }: { readonly sinceMs: number }): ReactNode {
   )
 }
 
-function Facts({ view, look, columns }: ScreenProps & { readonly view: View }): ReactNode {
-  const { status, suspend, readBytes, hitBytes } = view
-  const kind = status.readOnly ? ', read-only' : status.discard ? ', changes are discarded' : ''
-  const lease = status.leaseNumber === null ? status.lease : `${status.lease} (${status.leaseNumber})`
-  const share = `${status.shareAnswers ? 'answers' : 'DOES NOT ANSWER'}${status.shareErrors > 0 ? `, ${status.shareErrors} errors` : ''}`
-  const state =
-    status.phase === '' ? status.state : `${status.phase} ${percent(status.doneBytes, Math.max(1, status.toDoBytes))}`
-  const hits = readBytes === 0 ? '-' : percent(Math.min(hitBytes, readBytes), readBytes)
-  const width = Math.max(4, Math.floor((columns - 40) / 2))
-  return (
-    <>
-      <Pairs
-        pairs={[
-          ['state', `${state}${kind}`],
-          [
-            'generation',
-            `${status.generation}${status.checkpoint === null ? '' : ` (checkpoint ${status.checkpoint})`}`
-          ],
-          ['VM', status.vm]
-        ]}
-      />
-      <Pairs
-        pairs={[
-          ['share', share],
-          ['lease', lease],
-          ['damaged', `${status.damagedBlocks} blocks`]
-        ]}
-      />
-      <Pairs
-        pairs={[
-          ['present', `${bytes(status.presentBytes)} of ${bytes(status.totalBytes)}`],
-          ['cache', bytes(status.cacheBytes)],
-          ['hits', hits]
-        ]}
-      />
-      <Pairs
-        pairs={[
-          ['dirty', bytes(status.dirtyBytes)],
-          ['sent before', bytes(status.uploadedBytes)],
-          ['ahead', `${status.aheadBlocks} blocks, ${status.aheadUsedBlocks} used`]
-        ]}
-      />
-      <Text bold wrap="truncate">
-        {suspendText(suspend, status)}
-      </Text>
-      <Text wrap="truncate" inverse={status.waiting.length > 0}>
-        {`waiting: ${status.waiting.length === 0 ? 'nothing' : status.waiting.join(', ')}`}
-      </Text>
-      {(
-        [
-          ['read', 'readBytes', 'write', 'writtenBytes'],
-          ['fetch', 'fetchedBytes', 'upload', 'uploadedBytes']
-        ] as const
-      ).map(([left, leftColumn, right, rightColumn]) => (
-        <Text key={left} wrap="truncate">
-          {rate(left, look?.rates[leftColumn] ?? [], width)} {rate(right, look?.rates[rightColumn] ?? [], width)}
-        </Text>
-      ))}
-    </>
+interface Line {
+  /** the least important lines go first where there is no room */
+  readonly importance: number
+  readonly line: ReactNode
+}
+
+/** As many lines as there is room for, in their order. */
+function factLines(props: ScreenProps, view: View, room: number): ReactNode {
+  const lines = allLines(props, view)
+  const kept = new Set(lines.toSorted((first, second) => second.importance - first.importance).slice(0, room))
+  return lines.map((one, index) =>
+    kept.has(one) ? (
+      <Box key={index} flexShrink={0}>
+        {one.line}
+      </Box>
+    ) : null
   )
 }
 
-export function suspendText(suspend: View['suspend'], status: View['status']): string {
-  if (status.readOnly || status.discard) return 'nothing to suspend: changes are not kept'
-  if (status.state !== 'mounted') return 'on its way to the share'
-  const time = suspend.seconds === null ? 'how long is not known yet' : `about ${duration(suspend.seconds)}`
-  return `suspend now: ${bytes(suspend.bytes)}, ${time}`
+function allLines({ look, columns }: ScreenProps, { status, readBytes, hitBytes }: View): Line[] {
+  const kind = status.readOnly ? ', read-only' : status.discard ? ', changes are discarded' : ''
+  const lease = status.leaseNumber === null ? status.lease : `${status.lease} (${status.leaseNumber})`
+  const share = `${status.shareAnswers ? 'answers' : 'IS AWAY'}${status.shareErrors > 0 ? `, ${status.shareErrors} errors` : ''}`
+  const state =
+    status.phase === '' ? status.state : `${status.phase} ${percent(status.doneBytes, Math.max(1, status.toDoBytes))}`
+  const checkpoint = status.checkpoint === null ? '' : ` (checkpoint ${status.checkpoint})`
+  const hits = readBytes === 0 ? '-' : percent(Math.min(hitBytes, readBytes), readBytes)
+  const width = Math.max(4, Math.floor((columns - 40) / 2))
+  const pairs = (importance: number, ...three: readonly Pair[]): Line => ({
+    importance,
+    line: <Pairs pairs={three} columns={columns} />
+  })
+  const rates = (importance: number, ...two: readonly (readonly [string, keyof Look['rates']])[]): Line => ({
+    importance,
+    line: (
+      <Text wrap="truncate">{two.map(([name, column]) => rate(name, look?.rates[column] ?? [], width)).join(' ')}</Text>
+    )
+  })
+  return [
+    pairs(6, ['state', `${state}${kind}`], ['generation', `${status.generation}${checkpoint}`], ['VM', status.vm]),
+    pairs(5, ['share', share], ['lease', lease], ['damaged', `${status.damagedBlocks} blocks`]),
+    pairs(4, ['present', presentText(status)], ['cache', bytes(status.cacheBytes)], ['hits', hits]),
+    pairs(
+      7,
+      ['dirty', bytes(status.dirtyBytes)],
+      ['sent before', bytes(status.uploadedBytes)],
+      ['ahead', `${status.aheadBlocks}, ${status.aheadUsedBlocks} used`]
+    ),
+    {
+      importance: 10,
+      line: (
+        <Text bold wrap="truncate">
+          {suspendText(status)}
+        </Text>
+      )
+    },
+    {
+      importance: 8,
+      line: (
+        <Text wrap="truncate" inverse={!status.shareAnswers}>
+          {`cable: ${cableText(status)}`}
+        </Text>
+      )
+    },
+    {
+      importance: 9,
+      line: (
+        <Text wrap="truncate" inverse={status.waiting.length > 0}>
+          {`waiting: ${status.waiting.length === 0 ? 'nothing' : status.waiting.join(', ')}`}
+        </Text>
+      )
+    },
+    rates(2, ['read', 'readBytes'], ['write', 'writtenBytes']),
+    rates(3, ['fetch', 'fetchedBytes'], ['upload', 'uploadedBytes'])
+  ]
 }
 
 function rate(title: string, values: readonly number[], width: number): string {
@@ -169,12 +194,18 @@ function rate(title: string, values: readonly number[], width: number): string {
   return `${title.padEnd(6)} ${line.padStart(width)} ${now.padEnd(11)}`
 }
 
-function Pairs({ pairs }: { readonly pairs: readonly (readonly [string, string])[] }): ReactNode {
+type Pair = readonly [name: string, value: string]
+
+const WIDTHS: readonly (readonly string[])[] = [['100%'], ['50%', '50%'], ['35%', '38%', '27%']]
+
+/** The first of them only, where there is no room for three. */
+function Pairs({ pairs, columns }: { readonly pairs: readonly Pair[]; readonly columns: number }): ReactNode {
+  const count = columns < COLUMNS_FOR_TWO ? 1 : columns < COLUMNS_FOR_THREE ? 2 : 3
   return (
-    <Box>
-      {pairs.map(([name, value], index) => (
-        <Box key={name} width={index === 2 ? undefined : '33%'} paddingRight={1} flexShrink={index === 2 ? 1 : 0}>
-          <Text wrap="truncate">
+    <Box width={columns}>
+      {pairs.slice(0, count).map(([name, value], index) => (
+        <Box key={name} width={WIDTHS[count - 1]?.[index]} paddingRight={1} flexShrink={0}>
+          <Text wrap={name === 'VM' ? 'truncate-middle' : 'truncate'}>
             <Text dimColor>{name}</Text> {value}
           </Text>
         </Box>

@@ -8,6 +8,8 @@ export interface SeenMount {
   readonly id: string
   readonly mountpoint: string
   readonly status: Status | null
+  /** why there is no status */
+  readonly why: string
 }
 
 export interface Look {
@@ -15,9 +17,12 @@ export interface Look {
   readonly view: View | null
 }
 
-export interface GenerationEntry {
+export interface GenerationName {
   readonly generation: number
   readonly branch?: string
+}
+
+export interface GenerationEntry extends GenerationName {
   readonly created: string
   readonly host: string
   readonly changedBytes: number
@@ -25,6 +30,9 @@ export interface GenerationEntry {
   readonly totalBytes: number
   readonly files: number
 }
+
+/** It was pruned, or cannot be read. */
+export type LostGeneration = GenerationName & ({ readonly pruned: string } | { readonly damage: string })
 
 export interface CellRange {
   readonly inode: number
@@ -76,8 +84,9 @@ export async function getLog(mount: string): Promise<string[]> {
   return ((await get(`/api/mounts/${mount}/log`)) as { lines: string[] }).lines
 }
 
-export async function getGenerations(mount: string): Promise<GenerationEntry[]> {
-  return ((await get(`/api/mounts/${mount}/generations`)) as { generations: GenerationEntry[] }).generations
+export async function getGenerations(mount: string): Promise<(GenerationEntry | LostGeneration)[]> {
+  const answer = await get(`/api/mounts/${mount}/generations`)
+  return (answer as { generations: (GenerationEntry | LostGeneration)[] }).generations // as isrfs log --json
 }
 
 /** Calls `onLine` until it is over; the last line is `done` or `failed`. */

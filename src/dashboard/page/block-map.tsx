@@ -1,7 +1,7 @@
 /** The blocks of a file as a picture: the whole of it, or as little of it as one likes, down to single blocks. */
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { type Cells, getCells, type View } from './api.js'
-import { COLOURS, css, STATE_TEXTS } from './colours.js'
+import { type Colours, colours, css, STATE_TEXTS, type StateName } from './colours.js'
 import { bytes } from './text.js'
 
 const BLOCK_BYTES = 128 * 1024
@@ -236,8 +236,9 @@ function draw(canvas: HTMLCanvasElement, cells: Cells, { columns, pixels }: Grid
   context.scale(scale, scale)
   const shares = sharesOf(cells)
   const isBright = Math.floor(Date.now() / LOOK_INTERVAL_MS) % 2 === 0
+  const palette = colours()
   for (let cell = 0; cell < cells.cells; cell++) {
-    context.fillStyle = colourOf(shares, cell, isBright)
+    context.fillStyle = colourOf(shares, cell, isBright ? palette : { ...palette, inFlight: palette.absent })
     const x = (cell % columns) * pixels
     const y = Math.floor(cell / columns) * pixels
     context.fillRect(x, y, pixels - 1, pixels - 1)
@@ -245,8 +246,8 @@ function draw(canvas: HTMLCanvasElement, cells: Cells, { columns, pixels }: Grid
 }
 
 /** The colours of its states, mixed by their shares; what goes on stands out. */
-function colourOf(shares: Shares, cell: number, isBright: boolean): string {
-  const parts: [keyof typeof COLOURS, number][] = []
+function colourOf(shares: Shares, cell: number, palette: Colours): string {
+  const parts: [StateName, number][] = []
   let rest = 1
   for (const state of ['inFlight', 'dirty', 'sent', 'foretold', 'present', 'empty'] as const) {
     const share = (shares[state][cell] ?? 0) / 255
@@ -258,10 +259,7 @@ function colourOf(shares: Shares, cell: number, isBright: boolean): string {
   }
   parts.push(['absent', Math.max(0, rest)])
   const mixed = [0, 1, 2].map((channel) =>
-    parts.reduce((sum, [state, part]) => {
-      const colour = state === 'inFlight' && !isBright ? COLOURS.absent : COLOURS[state]
-      return sum + (colour[channel] ?? 0) * part
-    }, 0)
+    parts.reduce((sum, [state, part]) => sum + (palette[state][channel] ?? 0) * part, 0)
   )
   return `rgb(${mixed.map(Math.round).join(' ')})`
 }

@@ -6,6 +6,14 @@ import { type History, ratesOf, timesOf } from './samples.js'
 import { bytes, shortTime } from './text.js'
 
 const HEIGHT = 190
+/** of an axis, beside its labels; and of a letter of them, about */
+const AXIS_PIXELS = 20
+const LETTER_PIXELS = 7
+/** bytes are counted in powers of two */
+const BYTE_STEPS = Array.from({ length: 50 }, (_none, exponent) => 2 ** exponent)
+const COUNT_STEPS = [1, 2, 5]
+  .flatMap((first) => Array.from({ length: 12 }, (_none, zeros) => first * 10 ** zeros))
+  .sort((a, b) => a - b)
 const GREY = '#8a93a0'
 
 interface Series {
@@ -22,10 +30,23 @@ interface ChartProps {
   readonly xText: (value: number) => string
   readonly isStacked?: boolean
   readonly isBars?: boolean
+  readonly areBytes?: boolean
+  /** what x is */
+  readonly xLabel: string
 }
 
 /** One chart; made once, and given new numbers as they come. */
-function Chart({ title, x, series, valueText, xText, isStacked = false, isBars = false }: ChartProps) {
+function Chart({
+  title,
+  x,
+  series,
+  valueText,
+  xText,
+  isStacked = false,
+  isBars = false,
+  areBytes = false,
+  xLabel
+}: ChartProps) {
   const place = useRef<HTMLDivElement>(null)
   const chart = useRef<uPlot>(null)
   const shown = isStacked ? stack(series) : series
@@ -42,10 +63,16 @@ function Chart({ title, x, series, valueText, xText, isStacked = false, isBars =
         scales: { x: { time: false }, y: { range: (_chart, _least, most) => [0, Math.max(1, most * 1.1)] } },
         axes: [
           { ...axis, values: (_chart, ticks) => ticks.map(xText) },
-          { ...axis, size: 74, values: (_chart, ticks) => ticks.map(valueText) }
+          {
+            ...axis,
+            incrs: areBytes ? BYTE_STEPS : COUNT_STEPS,
+            size: (_chart, labels: string[] | null) =>
+              AXIS_PIXELS + LETTER_PIXELS * Math.max(4, ...(labels ?? []).map(({ length }) => length)),
+            values: (_chart, ticks) => ticks.map(valueText)
+          }
         ],
         series: [
-          { label: '', value: (_chart, value) => (typeof value === 'number' ? xText(value) : '') },
+          { label: xLabel, value: (_chart, value) => (typeof value === 'number' ? xText(value) : '') },
           ...series.map(({ label, colour }, index) => ({
             label,
             stroke: colour,
@@ -100,7 +127,17 @@ export function RateChart({ history }: { readonly history: History }) {
     { label: 'fetched', colour: '#f5b01e', values: ratesOf(history, 'fetchedBytes') },
     { label: 'sent', colour: '#8c60be', values: ratesOf(history, 'uploadedBytes') }
   ]
-  return <Chart title="Rates" x={timesOf(history)} series={series} valueText={perSecond} xText={ago} />
+  return (
+    <Chart
+      title="Rates"
+      xLabel="when"
+      x={timesOf(history)}
+      series={series}
+      valueText={perSecond}
+      xText={ago}
+      areBytes
+    />
+  )
 }
 
 /** Blocks that came, by who wanted them. */
@@ -117,7 +154,15 @@ export function FetchChart({ history }: { readonly history: History }) {
   const series = [{ label: 'demand', colour: '#d0344a', values: demand }, ...ahead]
   const text = (value: number): string => `${Math.round(value)} blocks`
   return (
-    <Chart title="What came, and why" x={timesOf(history)} series={series} valueText={text} xText={ago} isStacked />
+    <Chart
+      title="What came, and why"
+      xLabel="when"
+      x={timesOf(history)}
+      series={series}
+      valueText={text}
+      xText={ago}
+      isStacked
+    />
   )
 }
 
@@ -142,6 +187,7 @@ export function LatencyChart({ latency }: { readonly latency: View['latency'] })
   return (
     <Chart
       title="How long requests took"
+      xLabel="within"
       x={x}
       series={counts}
       valueText={(value) => String(Math.round(value))}

@@ -1,9 +1,11 @@
-/** Colours of the states of blocks, for light and dark pages alike, told apart by brightness too. */
+/** Colours of the states of blocks, told apart by brightness too. Where nothing is, the page shows through, light or dark. */
 import type { Cells } from './api.js'
 
 export type StateName = keyof Cells['states'] | 'absent'
 
-export const COLOURS: Readonly<Record<StateName, readonly [number, number, number]>> = {
+export type Colours = Readonly<Record<StateName, readonly [number, number, number]>>
+
+const LIGHT: Colours = {
   absent: [176, 184, 196],
   empty: [236, 239, 243],
   present: [58, 145, 92],
@@ -11,6 +13,15 @@ export const COLOURS: Readonly<Record<StateName, readonly [number, number, numbe
   dirty: [208, 52, 74],
   sent: [140, 96, 190],
   inFlight: [245, 176, 30]
+}
+
+const DARK: Colours = { ...LIGHT, absent: [98, 108, 122], empty: [42, 50, 59] }
+
+const dark = window.matchMedia('(prefers-color-scheme: dark)')
+
+/** As the page is now. */
+export function colours(): Colours {
+  return dark.matches ? DARK : LIGHT
 }
 
 export const STATE_TEXTS: readonly (readonly [StateName, string])[] = [
@@ -24,5 +35,5 @@ export const STATE_TEXTS: readonly (readonly [StateName, string])[] = [
 ]
 
 export function css(state: StateName): string {
-  return `rgb(${COLOURS[state].join(' ')})`
+  return `rgb(${colours()[state].join(' ')})`
 }

@@ -7,14 +7,14 @@ import { Buttons } from './buttons.js'
 import { FetchChart, LatencyChart, RateChart } from './charts.js'
 import { type History, NO_HISTORY, withSamples } from './samples.js'
 import { Generations, LogTail } from './tables.js'
-import { bytes, duration, percent } from './text.js'
+import { bytes, cableText, percent, presentText, suspendText } from './text.js'
 
 function App() {
   const [chosen, setChosen] = useState<string>()
   const [look, setLook] = useState<Look>()
   const [view, setView] = useState<View>()
   const [history, setHistory] = useState<History>(NO_HISTORY)
-  const [isOpen, setOpen] = useState(false)
+  const [isOpen, setOpen] = useState<boolean>()
 
   useEffect(() => {
     setView(undefined)
@@ -48,8 +48,8 @@ function App() {
             <MountTab key={one.id} mount={one} isChosen={one.id === chosen} onChoose={() => setChosen(one.id)} />
           ))}
         </nav>
-        <span class={isOpen ? 'live' : 'failed'} role="status">
-          {isOpen ? 'live' : 'the dashboard does not answer: has it ended?'}
+        <span class={isOpen === false ? 'failed' : 'live'} role="status">
+          {isOpen === undefined ? 'connecting ...' : isOpen ? 'live' : 'the dashboard does not answer: has it ended?'}
         </span>
       </header>
       {look === undefined ? null : <Chosen mount={mount} view={view} history={history} isNone={mounts.length === 0} />}
@@ -103,7 +103,7 @@ function Chosen({
     return (
       <main>
         <p class="failed">
-          The daemon of {mount.mountpoint} does not answer: it is stopped, or hangs. What was accepted is safe.{' '}
+          The daemon of {mount.mountpoint} does not answer: {mount.why}. What was accepted is safe.{' '}
           <code>isrfs status</code> tells more.
         </p>
       </main>
@@ -111,12 +111,12 @@ function Chosen({
   }
   if (view === undefined) return <main />
   const { status } = view
-  const suspendText = suspendLine(view)
+  const suspend = suspendText(status)
   return (
     <main>
       <section class="panel wide">
-        <Facts view={view} suspendText={suspendText} />
-        <Buttons mount={mount.id} status={status} suspendText={suspendText} />
+        <Facts view={view} suspend={suspend} />
+        <Buttons mount={mount.id} status={status} suspendText={suspend} />
       </section>
       <BlockMap mount={mount.id} files={view.files} />
       <RateChart history={history} />
@@ -128,34 +128,41 @@ function Chosen({
   )
 }
 
-function suspendLine({ status, suspend }: View): string {
-  if (status.readOnly || status.discard) return 'nothing to suspend: changes are not kept'
-  const time = suspend.seconds === null ? 'how long is not known yet' : `about ${duration(suspend.seconds)}`
-  return `suspend now: ${bytes(suspend.bytes)}, ${time}`
+const DOES_NOT_ANSWER = 'DOES NOT ANSWER'
+
+function damaged(reads: number): string {
+  return reads === 0 ? 'nothing' : `${reads} reads met a DAMAGED block: isrfs check --repair`
 }
 
-function Facts({ view, suspendText }: { readonly view: View; readonly suspendText: string }) {
+function isBad(value: string): boolean {
+  return value === DOES_NOT_ANSWER || value.includes('DAMAGED')
+}
+
+function Facts({ view, suspend }: { readonly view: View; readonly suspend: string }) {
   const { status, readBytes, hitBytes } = view
   const facts: readonly (readonly [string, string])[] = [
     ['VM', status.vm],
     ['state', status.phase === '' ? status.state : `${status.state}: ${status.phase}`],
-    ['share', status.shareAnswers ? `answers, ${status.shareErrors} errors` : 'DOES NOT ANSWER'],
+    ['share', status.shareAnswers ? `answers, ${status.shareErrors} errors` : DOES_NOT_ANSWER],
+    ['cable', cableText(status)],
     ['lease', status.leaseNumber === null ? status.lease : `${status.lease} (${status.leaseNumber})`],
-    ['present', `${bytes(status.presentBytes)} of ${bytes(status.totalBytes)}`],
+    ['size', bytes(status.totalBytes)],
+    ['present', presentText(status)],
     ['changed', bytes(status.dirtyBytes)],
     ['sent before the suspend', bytes(status.uploadedBytes)],
     ['reads that found it here', percent(hitBytes, readBytes)],
     ['fetched ahead', `${status.aheadBlocks} blocks, ${status.aheadUsedBlocks} read since`],
+    ['damaged', damaged(status.damagedBlocks)],
     ['waiting', status.waiting.length === 0 ? 'nothing' : status.waiting.join(', ')]
   ]
   return (
     <>
       <h2>
-        {status.mountpoint} <strong>{suspendText}</strong>
+        {status.mountpoint} <strong>{suspend}</strong>
       </h2>
       <dl>
         {facts.map(([name, value]) => (
-          <div key={name} class={value.startsWith('DOES NOT') ? 'failed' : ''}>
+          <div key={name} class={isBad(value) ? 'failed' : ''}>
             <dt>{name}</dt>
             <dd>{value}</dd>
           </div>

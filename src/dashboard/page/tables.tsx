@@ -1,6 +1,6 @@
 /** Generations on the share, and the last lines of the log. */
 import { useEffect, useState } from 'preact/hooks'
-import { type GenerationEntry, getGenerations, getLog } from './api.js'
+import { type GenerationEntry, getGenerations, getLog, type LostGeneration } from './api.js'
 import { bytes } from './text.js'
 
 const LOG_INTERVAL_MS = 3000
@@ -8,7 +8,7 @@ const BAR_WIDTH = 120
 
 /** `newest` changes when there is another one to show. */
 export function Generations({ mount, newest }: { readonly mount: string; readonly newest: string }) {
-  const [entries, setEntries] = useState<readonly GenerationEntry[]>([])
+  const [entries, setEntries] = useState<readonly (GenerationEntry | LostGeneration)[]>([])
   const [why, setWhy] = useState('')
   useEffect(() => {
     getGenerations(mount).then(
@@ -19,7 +19,7 @@ export function Generations({ mount, newest }: { readonly mount: string; readonl
       (error: unknown) => setWhy(error instanceof Error ? error.message : String(error))
     )
   }, [mount, newest])
-  const largest = Math.max(1, ...entries.map(({ changedBytes }) => changedBytes))
+  const largest = Math.max(1, ...entries.map((entry) => ('changedBytes' in entry ? entry.changedBytes : 0)))
   return (
     <section class="panel">
       <h2>Generations</h2>
@@ -38,24 +38,43 @@ export function Generations({ mount, newest }: { readonly mount: string; readonl
           </tr>
         </thead>
         <tbody>
-          {entries.map(({ generation, branch, created, host, changedBytes, sentBytes }) => (
-            <tr key={branch ?? generation}>
-              <td>{branch ?? generation}</td>
-              <td>{new Date(created).toLocaleString()}</td>
-              <td>{host}</td>
-              <td class="number">{bytes(changedBytes)}</td>
-              <td class="number">{bytes(sentBytes)}</td>
-              <td>
-                <svg width={BAR_WIDTH} height="10" aria-hidden="true">
-                  <rect width={(BAR_WIDTH * changedBytes) / largest} height="10" fill="#f0a3ae" />
-                  <rect width={(BAR_WIDTH * sentBytes) / largest} height="10" fill="#d0344a" />
-                </svg>
-              </td>
+          {entries.map((entry) => (
+            <tr key={entry.branch ?? entry.generation}>
+              <td>{entry.branch ?? entry.generation}</td>
+              {'changedBytes' in entry ? <Published entry={entry} largest={largest} /> : <Lost entry={entry} />}
             </tr>
           ))}
         </tbody>
       </table>
     </section>
+  )
+}
+
+function Published({ entry, largest }: { readonly entry: GenerationEntry; readonly largest: number }) {
+  const { created, host, changedBytes, sentBytes } = entry
+  return (
+    <>
+      <td>{new Date(created).toLocaleString()}</td>
+      <td>{host}</td>
+      <td class="number">{bytes(changedBytes)}</td>
+      <td class="number">{bytes(sentBytes)}</td>
+      <td>
+        <svg width={BAR_WIDTH} height="10" aria-hidden="true">
+          <rect width={(BAR_WIDTH * changedBytes) / largest} height="10" fill="#f0a3ae" />
+          <rect width={(BAR_WIDTH * sentBytes) / largest} height="10" fill="#d0344a" />
+        </svg>
+      </td>
+    </>
+  )
+}
+
+function Lost({ entry }: { readonly entry: LostGeneration }) {
+  return 'pruned' in entry ? (
+    <td colSpan={5}>{`pruned ${new Date(entry.pruned).toLocaleString()}`}</td>
+  ) : (
+    <td colSpan={5} class="failed">
+      {`cannot be read: ${entry.damage}`}
+    </td>
   )
 }
 

@@ -1,4 +1,6 @@
-/** Numbers as people read them; the same forms as in the terminal (cli/figures.ts). */
+/** Numbers and answers as people read them; the same forms as in the terminal (cli/figures.ts, cli/mount-facts.ts). */
+import type { Status } from './api.js'
+
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
 
 export function bytes(count: number): string {
@@ -28,4 +30,24 @@ export function shortTime(seconds: number): string {
 
 export function percent(part: number, whole: number): string {
   return whole === 0 ? '-' : `${Math.floor((Math.min(part, whole) / whole) * 100)} %`
+}
+
+export function presentText({ presentBytes, dataBytes, warm }: Status): string {
+  return warm || presentBytes > dataBytes
+    ? `${bytes(presentBytes)}${warm ? ', all' : ''}`
+    : `${bytes(presentBytes)} of ${bytes(dataBytes)}`
+}
+
+export function suspendText({ readOnly, discard, state, suspendBytes, suspendSeconds }: Status): string {
+  if (readOnly || discard) return 'nothing to suspend: changes are not kept'
+  if (state !== 'mounted') return 'on its way to the share'
+  const time = suspendSeconds === null ? 'how long is not known yet' : `about ${duration(suspendSeconds)}`
+  return `suspend now: ${bytes(suspendBytes)}, ${time}`
+}
+
+export function cableText({ warm, shareAnswers }: Status): string {
+  if (!shareAnswers) {
+    return warm ? 'the share is away; everything is here' : 'the share is away: reads of what is not here wait for it'
+  }
+  return warm ? 'may be pulled: everything is here' : 'leave it in: Warm fetches what is not here'
 }
