@@ -2,6 +2,7 @@
  * Which layer a byte of a file comes from, and the copying from all of them: session over cache over zeros.
  * Pure decisions on in-memory state plus local reads; never waits. What is not here is reported to the caller.
  */
+import assert from 'node:assert'
 import { getBit } from '../base/bits.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES } from '../base/units.js'
 import type { Cache, CachedRegion } from '../cache/cache.js'
@@ -64,7 +65,8 @@ export function fillFromLayers(inode: Inode, into: Buffer, offset: number, layer
         break
       case 'held': {
         const block = layers.held?.get(Math.floor(position / BLOCK_BYTES))
-        block?.plain.copy(part, 0, position % BLOCK_BYTES, (position % BLOCK_BYTES) + part.length)
+        const copied = block?.plain.copy(part, 0, position % BLOCK_BYTES, (position % BLOCK_BYTES) + part.length)
+        assert.equal(copied, part.length)
         break
       }
       case 'missing': {
