@@ -236,7 +236,7 @@ test('a daemon of another version is told of, and one that goes away in the midd
     socket.on('error', () => undefined)
     socket.once('data', () => {
       const answer = answers.shift()
-      if (answer === undefined) socket.resetAndDestroy()
+      if (answer === undefined) socket.destroy()
       else socket.end(answer)
     })
   })
