@@ -10,6 +10,7 @@ import { breakLease, describeHolder, type LeaseState, readLease } from '../share
 import { createSessionPin } from '../share/pin.js'
 import { Share } from '../share/share.js'
 import { bytes, moment } from './figures.js'
+import { leftOverOf } from './left-over.js'
 import { directoriesOf, type GlobalOptions } from './options.js'
 import { notice, result, resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
@@ -18,14 +19,16 @@ import { table } from './table.js'
 /** a holder that lives shows it at least once in this time */
 const OBSERVED_BEATS = 3
 
-export function listCommand(given: string, options: { readonly json?: boolean } = {}): void {
+export function listCommand(given: string, options: GlobalOptions & { readonly json?: boolean } = {}): void {
+  const leftOver = leftOverOf(directoriesOf(options).clientDirectory)
+  const leftOverIds = new Set(leftOver.map(({ vmId }) => vmId))
   const root = new Share(path.resolve(given))
   if (!root.exists('.')) throw new FailedError(`${root.root} does not exist`, { hint: 'is the share mounted?' })
   const rows = root
     .list('.')
     .sort()
     .filter((name) => !name.startsWith('.') && new Share(root.pathOf(name)).exists('vm.json'))
-    .map((name) => describeVm(name, new Share(root.pathOf(name))))
+    .map((name) => describeVm(name, new Share(root.pathOf(name)), leftOverIds))
   if (options.json === true) {
     result(JSON.stringify(rows))
     return
@@ -52,9 +55,9 @@ export function listCommand(given: string, options: { readonly json?: boolean } 
   )
 }
 
-function describeVm(name: string, share: Share): ListedVm {
+function describeVm(name: string, share: Share, leftOverIds: ReadonlySet<string>): ListedVm {
   try {
-    readVmDescriptor(share)
+    const { vm } = readVmDescriptor(share)
     const { number, manifest } = readNewestGeneration(share)
     const lease = readLease(share)
     return {
@@ -64,7 +67,8 @@ function describeVm(name: string, share: Share): ListedVm {
       created: manifest.created,
       host: manifest.client.host,
       totalBytes: sizeOf(manifest),
-      leaseHeldBy: lease === undefined || lease.released !== undefined ? null : lease.lease.holder.host
+      leaseHeldBy: lease === undefined || lease.released !== undefined ? null : lease.lease.holder.host,
+      leftOver: leftOverIds.has(vm)
     }
   } catch (error) {
     return { name, path: share.root, damage: messageOf(error) }
@@ -82,12 +86,14 @@ type ListedVm =
       readonly host: string
       readonly totalBytes: number
       readonly leaseHeldBy: string | null
+      readonly leftOver: boolean
     }
 
 function rowOf(vm: ListedVm): string[] {
   if ('damage' in vm) return [vm.name, '?', '', '', '', vm.damage]
   const lease = vm.leaseHeldBy === null ? 'free' : `held by ${vm.leaseHeldBy}`
-  return [vm.name, String(vm.generation), moment(vm.created), vm.host, bytes(vm.totalBytes), lease]
+  const note = vm.leftOver ? '; changes were left behind on this client (isrfs status)' : ''
+  return [vm.name, String(vm.generation), moment(vm.created), vm.host, bytes(vm.totalBytes), `${lease}${note}`]
 }
 
 export function sizeOf(manifest: PublishedGeneration['manifest']): number {
