@@ -1,4 +1,5 @@
 /** isrfs list and lease: what a share says, read in this process. A dead share hangs this command and nothing else. */
+import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError, LeaseHeldError, messageOf } from '../base/errors.js'
 import { leaseHolder } from '../daemon/host.js'
@@ -24,6 +25,11 @@ export function listCommand(given: string, options: GlobalOptions & { readonly j
   const leftOverIds = new Set(leftOver.map(({ vmId }) => vmId))
   const root = new Share(path.resolve(given))
   if (!root.exists('.')) throw new FailedError(`${root.root} does not exist`, { hint: 'is the share mounted?' })
+  if (fs.statSync(root.root, { throwIfNoEntry: false })?.isDirectory() === false) {
+    throw new FailedError(`${root.root} is not a directory, so it is no share`, {
+      hint: 'isrfs list <directory with VMs>'
+    })
+  }
   const rows = root
     .list('.')
     .sort()
@@ -112,7 +118,7 @@ export async function leaseCommand(
       options.json,
       { vm: share.root, state: 'free', number: state?.lease.number ?? null, released: state?.released?.time ?? null },
       () =>
-        `free${state === undefined ? '' : ` (lease ${String(state.lease.number)} ended ${state.released?.time ?? ''})`}`
+        `free${state === undefined ? '' : ` (lease ${String(state.lease.number)} ended ${moment(state.released?.time ?? '')})`}`
     )
     return
   }
