@@ -173,7 +173,7 @@ async function findLeftOver(
     )
   }
   const base = checkpoint === undefined ? newest : await readBase(pool, directory, identity)
-  const session = openLeftOver(directory, base)
+  const session = openLeftOver(directory, base, vmPath)
   if (checkpoint !== undefined) session.confirmCheckpoint(checkpoint)
   notice(
     `found the session that was left behind on ${identity.createdIso}; going on with it${describeRecovery(session)}`
@@ -224,9 +224,9 @@ async function isUnchanged(pool: SharePool, directory: string, identity: Session
   return true
 }
 
-export function openLeftOver(directory: string, newest: PublishedGeneration): Session {
+export function openLeftOver(directory: string, newest: PublishedGeneration, vmPath?: string): Session {
   try {
-    return Session.open(directory, baseImageOf(newest.manifest))
+    return Session.open(directory, baseImageOf(newest.manifest), vmPath === undefined ? {} : { vmPath })
   } catch (error) {
     if (error instanceof IsrfsError) throw error
     throw new FailedError(`the session in ${directory} cannot be opened: ${messageOf(error)}`, { cause: error })

@@ -114,7 +114,7 @@ async function openForWriting(
   const { held, newest, base, sessionDirectory, lock } = claim
   try {
     const session =
-      claim.leftOver ?? newSession(sessionDirectory, { vmId, client: client.id, base, held, discard: false })
+      claim.leftOver ?? newSession(sessionDirectory, { vmPath, vmId, client: client.id, base, held, discard: false })
     return { base, session, held, right: new LeaseRight(pool, log, held), unlock: () => lock.release() }
   } catch (error) {
     // A full disk, say. Nothing was changed: nobody else has to wait for this client.
@@ -144,7 +144,14 @@ async function openPrivately(
         ? await pool.run('newest', {}, { what: 'reading the newest generation' })
         : await readGeneration(generation)
   const directory = createPrivateDirectory(request.clientDirectory)
-  const session = newSession(directory.path, { vmId, client: client.id, base, held: undefined, discard: true })
+  const session = newSession(directory.path, {
+    vmPath: request.vmPath,
+    vmId,
+    client: client.id,
+    base,
+    held: undefined,
+    discard: true
+  })
   const holder = leaseHolder(client.id, request.mountpoint)
   const right = await PinRight.create(pool, log, holder, base.number)
   try {
@@ -159,6 +166,7 @@ async function openPrivately(
 }
 
 interface NewSession {
+  readonly vmPath: string
   readonly vmId: string
   readonly client: string
   readonly base: PublishedGeneration
@@ -166,7 +174,7 @@ interface NewSession {
   readonly discard: boolean
 }
 
-function newSession(directory: string, { vmId, client, base, held, discard }: NewSession): Session {
+function newSession(directory: string, { vmPath, vmId, client, base, held, discard }: NewSession): Session {
   if (base.manifest.vm !== vmId) {
     throw new IntegrityError(`generation ${String(base.number)} belongs to VM ${base.manifest.vm}, not to this one`, {
       hint: 'directories of two VMs on the share were mixed up: restore them from a backup'
@@ -180,7 +188,8 @@ function newSession(directory: string, { vmId, client, base, held, discard }: Ne
     baseDigest: base.digest,
     createdIso: new Date().toISOString(),
     leaseNumber: held?.number ?? null,
-    discard
+    discard,
+    vmPath
   }
   return Session.create(directory, identity, baseImageOf(base.manifest))
 }

@@ -81,7 +81,7 @@ async function publishBranch(
       return undefined
     }
     const base = await readBase(pool, directory, identity)
-    const session = openLeftOver(directory, base)
+    const session = openLeftOver(directory, base, vmPath)
     try {
       const client = { id: clientId, host: hostName() }
       const how = { verify: false, acceptLoss: request.acceptLoss === true, onProgress }
