@@ -62,6 +62,7 @@ export interface SessionIdentity {
 }
 
 export type SessionFile = z.infer<typeof fileSchema>
+export type SessionReference = Readonly<z.infer<typeof reference>>
 export type CheckpointReference = Readonly<z.infer<typeof checkpointReference>>
 
 export function writeSessionFile(directory: string, file: SessionFile): void {
@@ -85,6 +86,12 @@ export function readSessionFile(directory: string): SessionFile | undefined {
 export function identityOf(file: SessionFile): SessionIdentity {
   const { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard } = file
   return { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard }
+}
+
+/** Generations without which the session cannot go on: its base, and its newest checkpoint. */
+export function referencesOf({ baseGeneration, baseDigest, checkpoint }: SessionFile): SessionReference[] {
+  const base = { generation: baseGeneration, digest: baseDigest }
+  return checkpoint === undefined ? [base] : [base, { generation: checkpoint.generation, digest: checkpoint.digest }]
 }
 
 /** The checkpoint that is on the share, then those that may be; oldest first. */
