@@ -239,7 +239,7 @@ function addShareViews(program: Command): void {
     .option('--read-data', 'read and verify every block, not only what leads to it')
     .option(
       '--repair',
-      'verify every block, put damaged chunks back from the cache of this client where it has them, and make vm.json anew'
+      'verify every block, put damaged chunks and manifests back from the cache and the copies of this client where it has them, and make vm.json anew'
     )
     .option('--json', 'one JSON object')
     .action(async (vm: string | undefined, options: object, command: Command) =>

@@ -5,7 +5,7 @@ import { IntegrityError } from '../base/errors.js'
 import { Cache } from '../cache/cache.js'
 import { SharePool } from '../fetch/share-pool.js'
 import { MOUNT_THREADS } from '../fetch/share-threads.js'
-import type { PublishedGeneration } from '../format/generations.js'
+import type { PublishedBranch, PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
 import { type Client, copiedNotice, openClient } from '../session/client.js'
 import { Session } from '../session/session.js'
@@ -13,6 +13,7 @@ import type { GenerationReference, HeldLease } from '../share/lease.js'
 import { claimVm } from './claim.js'
 import { onClientDisk } from './client-disk.js'
 import { leaseHolder } from './host.js'
+import { keepCopy } from './keep-manifest.js'
 import { type Log, quietly } from './log.js'
 import { mayPublish, type MountRequest } from './request.js'
 import { LeaseRight, PinRight, type Right } from './right.js'
@@ -133,7 +134,7 @@ async function openPrivately(
   vmId: string
 ): Promise<Claimed> {
   const { generation, branch } = request
-  const readBranch = (name: string): Promise<PublishedGeneration> =>
+  const readBranch = (name: string): Promise<PublishedBranch> =>
     pool.run('branch', { name }, { what: `reading branch ${name}` })
   const readGeneration = (number: number): Promise<PublishedGeneration> =>
     pool.run('generation', { number }, { what: `reading generation ${String(number)}` })
@@ -157,6 +158,8 @@ async function openPrivately(
   try {
     // a prune that saw no pin yet may have buried it meanwhile
     await (branch === null ? readGeneration(base.number) : readBranch(branch))
+    const { clientDirectory } = request
+    await keepCopy({ pool, clientDirectory, vmId }, base) // a branch comes with its name
   } catch (error) {
     await abandon({ base, session, right })
     directory.remove()

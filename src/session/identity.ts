@@ -66,6 +66,7 @@ export interface SessionIdentity {
 }
 
 export type SessionFile = z.infer<typeof fileSchema>
+export type SessionReference = Readonly<z.infer<typeof reference>>
 export type CheckpointReference = Readonly<z.infer<typeof checkpointReference>>
 
 export function writeSessionFile(directory: string, file: SessionFile): void {
@@ -90,6 +91,12 @@ export function identityOf(file: SessionFile): SessionIdentity {
   const { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard, vmPath } = file
   const identity = { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard }
   return vmPath === undefined ? identity : { ...identity, vmPath }
+}
+
+/** Generations without which the session cannot go on: its base, and its newest checkpoint. */
+export function referencesOf({ baseGeneration, baseDigest, checkpoint }: SessionFile): SessionReference[] {
+  const base = { generation: baseGeneration, digest: baseDigest }
+  return checkpoint === undefined ? [base] : [base, { generation: checkpoint.generation, digest: checkpoint.digest }]
 }
 
 /** The checkpoint that is on the share, then those that may be; oldest first. */
