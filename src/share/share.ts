@@ -91,8 +91,7 @@ export class Share {
 
   /**
    * Names in a directory, from a fresh listing; [] when the directory does not exist. Left out is what NFS clients keep
-   * there for processes that still have a removed file open. Without the VM's own directory there is no answer: a share
-   * that is not mounted looks like an empty one, and unreachable is not absent.
+   * there for processes that still have a removed file open.
    */
   list(name: string): string[] {
     const directory = this.pathOf(name)
@@ -100,13 +99,7 @@ export class Share {
     try {
       return this.#fs.readdirSync(directory).filter((entry) => !entry.startsWith('.nfs'))
     } catch (error) {
-      if (errnoOf(error) === 'ENOENT') {
-        if (this.exists('.')) return []
-        throw new ShareError('ENOENT', this.root, `the share cannot be found at ${this.root}`, {
-          hint: 'is it mounted?',
-          cause: error
-        })
-      }
+      if (errnoOf(error) === 'ENOENT') return []
       if (errnoOf(error) === 'ENOTDIR') throw new IntegrityError(`${directory} is not a directory, as it has to be`)
       throw shareError(error, directory, 'list')
     }

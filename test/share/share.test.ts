@@ -187,11 +187,3 @@ test.serial('the clock of the server is asked again when that of this machine wa
   t.true(Math.abs(share.serverNowMs() - before) < dayMs / 2)
   t.deepEqual(share.list('tmp'), [])
 })
-
-test('a listing below a directory that is not there is no empty listing', (t) => {
-  const root = temporaryDirectory('not-mounted')
-  t.deepEqual(new Share(root).list('generations'), [])
-  const error = t.throws(() => new Share(path.join(root, 'vm')).list('generations'), { instanceOf: ShareError })
-  t.regex(error.message, /the share cannot be found at/)
-  t.is(error.hint, 'is it mounted?')
-})
