@@ -11,9 +11,11 @@ import { type CheckProgress, type CheckResult, checkVm, type Suffering } from '.
 import { diffGenerations } from '../history/diff.js'
 import { type Compaction, prune } from '../history/prune.js'
 import { repairDescriptor } from '../history/repair-descriptor.js'
+import { repairManifests } from '../history/repair-manifests.js'
 import { repairChunks } from '../history/repair.js'
 import { rollBack } from '../history/rollback.js'
 import { openClient } from '../session/client.js'
+import { keptManifest, neededBySession } from '../session/kept-manifests.js'
 import { Share } from '../share/share.js'
 import { bytes } from './figures.js'
 import {
@@ -79,11 +81,12 @@ export async function checkCommand(given: string | undefined, options: CheckComm
     notice(`made anew from the generations: ${path.resolve(given, 'vm.json')}`)
   }
   const share = shareOf(given)
+  const notPutBack = options.repair === true ? putManifestsBack(share, options) : new Set<string>()
   const only = options.generation === undefined ? undefined : nameOf(readNamed(share, options.generation))
   const readData = options.readData === true || options.repair === true
   let checked = await checkWithProgress(share, only, readData)
   while (options.repair === true && checked.bad.length > 0) {
-    const paths = checked.bad.map(({ path: object }) => object)
+    const paths = checked.bad.map(({ path: object }) => object).filter((object) => !notPutBack.has(object))
     const { vm: vmId } = readVmDescriptor(share)
     const cached = new CachedBytes(directoriesOf(options).cacheDirectory, vmId)
     const { repaired, failed } = repairChunks(share, paths, cached)
@@ -109,6 +112,27 @@ export async function checkCommand(given: string | undefined, options: CheckComm
   throw new IntegrityError(`${share.root} is damaged: ${String(checked.bad.length)} bad objects (${looked})`, {
     hint: 'a client that has mounted this VM may have them in its cache: isrfs check <vm> --repair there; or restore them from a backup of the share under the same names; what does not suffer can be mounted (--generation N) and made the newest with isrfs rollback'
   })
+}
+
+/** Puts back the manifests of which this client has copies; the paths of those that stay damaged, which were told. */
+function putManifestsBack(share: Share, options: GlobalOptions): ReadonlySet<string> {
+  const { clientDirectory } = directoriesOf(options)
+  const { vm: vmId } = readVmDescriptor(share)
+  const copyOf = (digest: string): Buffer | undefined => keptManifest(clientDirectory, vmId, digest)
+  const { repaired, failed } = repairManifests(share, { copyOf, needed: neededHere(clientDirectory, vmId) })
+  for (const object of repaired) notice(`put back from the copy of its manifest: ${object}`)
+  for (const { path: object, why } of failed) notice(`not put back: ${object}: ${why}`)
+  return new Set(failed.map(({ path: object }) => object))
+}
+
+/** A session that is damaged itself says nothing about the share. */
+function neededHere(clientDirectory: string, vmId: string): ReturnType<typeof neededBySession> {
+  try {
+    return neededBySession(clientDirectory, vmId)
+  } catch (error) {
+    if (error instanceof IntegrityError) return []
+    throw error
+  }
 }
 
 async function checkWithProgress(share: Share, only: string | undefined, readData: boolean): Promise<CheckResult> {

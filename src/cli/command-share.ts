@@ -1,4 +1,5 @@
 /** isrfs list and lease: what a share says, read in this process. A dead share hangs this command and nothing else. */
+import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError, LeaseHeldError, messageOf } from '../base/errors.js'
 import { leaseHolder } from '../daemon/host.js'
@@ -10,6 +11,7 @@ import { breakLease, describeHolder, type LeaseState, readLease } from '../share
 import { createSessionPin } from '../share/pin.js'
 import { Share } from '../share/share.js'
 import { bytes, moment } from './figures.js'
+import { leftOverOf } from './left-over.js'
 import { directoriesOf, type GlobalOptions } from './options.js'
 import { notice, result, resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
@@ -18,14 +20,21 @@ import { table } from './table.js'
 /** a holder that lives shows it at least once in this time */
 const OBSERVED_BEATS = 3
 
-export function listCommand(given: string, options: { readonly json?: boolean } = {}): void {
+export function listCommand(given: string, options: GlobalOptions & { readonly json?: boolean } = {}): void {
+  const leftOver = leftOverOf(directoriesOf(options).clientDirectory)
+  const leftOverIds = new Set(leftOver.map(({ vmId }) => vmId))
   const root = new Share(path.resolve(given))
   if (!root.exists('.')) throw new FailedError(`${root.root} does not exist`, { hint: 'is the share mounted?' })
+  if (fs.statSync(root.root, { throwIfNoEntry: false })?.isDirectory() === false) {
+    throw new FailedError(`${root.root} is not a directory, so it is no share`, {
+      hint: 'isrfs list <directory with VMs>'
+    })
+  }
   const rows = root
     .list('.')
     .sort()
     .filter((name) => !name.startsWith('.') && new Share(root.pathOf(name)).exists('vm.json'))
-    .map((name) => describeVm(name, new Share(root.pathOf(name))))
+    .map((name) => describeVm(name, new Share(root.pathOf(name)), leftOverIds))
   if (options.json === true) {
     result(JSON.stringify(rows))
     return
@@ -52,9 +61,9 @@ export function listCommand(given: string, options: { readonly json?: boolean } 
   )
 }
 
-function describeVm(name: string, share: Share): ListedVm {
+function describeVm(name: string, share: Share, leftOverIds: ReadonlySet<string>): ListedVm {
   try {
-    readVmDescriptor(share)
+    const { vm } = readVmDescriptor(share)
     const { number, manifest } = readNewestGeneration(share)
     const lease = readLease(share)
     return {
@@ -64,7 +73,8 @@ function describeVm(name: string, share: Share): ListedVm {
       created: manifest.created,
       host: manifest.client.host,
       totalBytes: sizeOf(manifest),
-      leaseHeldBy: lease === undefined || lease.released !== undefined ? null : lease.lease.holder.host
+      leaseHeldBy: lease === undefined || lease.released !== undefined ? null : lease.lease.holder.host,
+      leftOver: leftOverIds.has(vm)
     }
   } catch (error) {
     return { name, path: share.root, damage: messageOf(error) }
@@ -82,12 +92,14 @@ type ListedVm =
       readonly host: string
       readonly totalBytes: number
       readonly leaseHeldBy: string | null
+      readonly leftOver: boolean
     }
 
 function rowOf(vm: ListedVm): string[] {
   if ('damage' in vm) return [vm.name, '?', '', '', '', vm.damage]
   const lease = vm.leaseHeldBy === null ? 'free' : `held by ${vm.leaseHeldBy}`
-  return [vm.name, String(vm.generation), moment(vm.created), vm.host, bytes(vm.totalBytes), lease]
+  const note = vm.leftOver ? '; changes were left behind on this client (isrfs status)' : ''
+  return [vm.name, String(vm.generation), moment(vm.created), vm.host, bytes(vm.totalBytes), `${lease}${note}`]
 }
 
 export function sizeOf(manifest: PublishedGeneration['manifest']): number {
@@ -106,7 +118,7 @@ export async function leaseCommand(
       options.json,
       { vm: share.root, state: 'free', number: state?.lease.number ?? null, released: state?.released?.time ?? null },
       () =>
-        `free${state === undefined ? '' : ` (lease ${String(state.lease.number)} ended ${state.released?.time ?? ''})`}`
+        `free${state === undefined ? '' : ` (lease ${String(state.lease.number)} ended ${moment(state.released?.time ?? '')})`}`
     )
     return
   }

@@ -1,25 +1,43 @@
-/** isrfs status: asks one daemon, or all of this user's. */
+/** isrfs status: asks one daemon; or all of this user's, and looks for what was left behind. */
 import { messageOf } from '../base/errors.js'
 import { askStatus } from '../daemon/control-client.js'
 import type { Status } from '../daemon/messages.js'
 import { findSockets } from '../daemon/socket-path.js'
 import { bytes, moment } from './figures.js'
+import { leftOverJson, leftOverOf, leftOverTable, waysOn } from './left-over.js'
 import { cableText, presentPercent, presentText, suspendText } from './mount-facts.js'
 import { locateMountpoint } from './mountpoint.js'
+import { directoriesOf, type GlobalOptions } from './options.js'
 import { notice, result } from './output.js'
 import { askPatiently, socketsOfAll, whyNoDaemon } from './silent-daemon.js'
 import { facts, table } from './table.js'
 
-export async function statusCommand(given: string | undefined, options: { readonly json?: boolean }): Promise<void> {
+export async function statusCommand(
+  given: string | undefined,
+  options: GlobalOptions & { readonly json?: boolean }
+): Promise<void> {
   if (given === undefined) {
-    const { mounts, silent } = await statusOfAll()
-    if (options.json === true) result(JSON.stringify({ mounts }))
-    else if (mounts.length === 0 && silent === 0) notice('nothing is mounted')
-    else if (mounts.length > 0) result(overview(mounts))
+    await statusWithoutMountpoint(options)
     return
   }
   const status = await statusAt(locateMountpoint(given))
   result(options.json === true ? JSON.stringify(status) : details(status))
+}
+
+/** All mounts of this user, and what was left behind in this client directory. */
+async function statusWithoutMountpoint(options: GlobalOptions & { readonly json?: boolean }): Promise<void> {
+  const { clientDirectory } = directoriesOf(options)
+  const { mounts, silent } = await statusOfAll()
+  const leftOver = leftOverOf(clientDirectory)
+  if (options.json === true) {
+    result(JSON.stringify({ mounts, leftOver: leftOver.map(leftOverJson) }))
+    return
+  }
+  if (mounts.length > 0) result(overview(mounts))
+  else if (silent === 0) notice('nothing is mounted')
+  if (leftOver.length === 0) return
+  result(`${mounts.length > 0 ? '\n' : ''}${leftOverTable(leftOver)}`)
+  notice(waysOn(leftOver))
 }
 
 async function statusAt(mountpoint: string): Promise<Status> {

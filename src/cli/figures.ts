@@ -1,5 +1,7 @@
 /** Numbers as people read them. */
 
+export { moment } from '../base/moment.js'
+
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
 
 /** "0 B", "512 B", "1.5 MiB", "20 GiB": powers of 1024, three digits at most before the unit grows. */
@@ -20,15 +22,6 @@ export function duration(seconds: number): string {
   if (whole < 60) return `${String(whole)} s`
   if (whole < 3600) return `${String(Math.floor(whole / 60))} min ${String(whole % 60)} s`
   return `${String(Math.floor(whole / 3600))} h ${String(Math.floor((whole % 3600) / 60))} min`
-}
-
-/** "2026-03-01 14:05:09" in local time. */
-export function moment(iso: string): string {
-  const date = new Date(iso)
-  if (Number.isNaN(date.getTime())) return iso
-  const two = (value: number): string => String(value).padStart(2, '0')
-  const day = `${String(date.getFullYear())}-${two(date.getMonth() + 1)}-${two(date.getDate())}`
-  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`
 }
 
 export function percent(part: number, whole: number): string {

@@ -65,7 +65,8 @@ const listed = z.union([
     created: time('when it was published'),
     host: z.string().describe('by which host'),
     totalBytes: count('sizes of all files'),
-    leaseHeldBy: z.string().nullable().describe('host that has it mounted for writing; null: free')
+    leaseHeldBy: z.string().nullable().describe('host that has it mounted for writing; null: free'),
+    leftOver: z.boolean().describe('whether changes of it were left behind on this client (isrfs status)')
   }),
   z.strictObject({
     name: z.string().describe('its directory on the share'),
@@ -73,6 +74,19 @@ const listed = z.union([
     damage: z.string().describe('why it cannot be read')
   })
 ])
+
+const leftOver = z.strictObject({
+  vm: z.string().nullable().describe('path of the VM on the share; null: not known'),
+  vmId: z.string().describe('id of the VM'),
+  directory: z.string().describe('where the session is on this client'),
+  generation: z.number().nullable().describe('the one that it is based on'),
+  since: z.string().nullable().describe('when it began, ISO 8601'),
+  changedBytes: z
+    .number()
+    .nullable()
+    .describe('disk space of the changes here, about; null: too many files to look at'),
+  damage: z.string().nullable().describe('why it cannot be read; null: it can')
+})
 
 const lease = z.union([
   z.strictObject({
@@ -169,7 +183,10 @@ export const JSON_SCHEMAS = {
     })
   ]),
   'status <mountpoint>': statusSchema,
-  status: z.strictObject({ mounts: z.array(statusSchema).describe('each as of `status <mountpoint>`') }),
+  status: z.strictObject({
+    mounts: z.array(statusSchema).describe('each as of `status <mountpoint>`'),
+    leftOver: z.array(leftOver).describe('sessions of this client that are in no generation and that nobody uses')
+  }),
   warm: warmed,
   recover: z.union([
     ...ends,

@@ -132,10 +132,10 @@ function addMountLife(program: Command): void {
   program
     .command('status')
     .description('what is mounted, present, changed, in transit')
-    .argument('[mountpoint]', 'without it: all mounts of this user')
+    .argument('[mountpoint]', 'without it: all mounts of this user, and changes that were left behind on this client')
     .option('--json', 'one JSON object')
-    .action(async (mountpoint: string | undefined, options: object) =>
-      (await import('./command-status.js')).statusCommand(mountpoint, options)
+    .action(async (mountpoint: string | undefined, options: object, command: Command) =>
+      (await import('./command-status.js')).statusCommand(mountpoint, withGlobals(command, options))
     )
   program
     .command('top')
@@ -197,8 +197,8 @@ function addShareViews(program: Command): void {
     .description('the VMs of a share')
     .argument('<share>', 'directory with VMs')
     .option('--json', 'one JSON array')
-    .action(async (share: string, options: { json?: boolean }) => {
-      ;(await import('./command-share.js')).listCommand(share, options)
+    .action(async (share: string, options: { json?: boolean }, command: Command) => {
+      ;(await import('./command-share.js')).listCommand(share, withGlobals(command, options))
     })
   program
     .command('log')
@@ -239,7 +239,7 @@ function addShareViews(program: Command): void {
     .option('--read-data', 'read and verify every block, not only what leads to it')
     .option(
       '--repair',
-      'verify every block, put damaged chunks back from the cache of this client where it has them, and make vm.json anew'
+      'verify every block, put damaged chunks and manifests back from the cache and the copies of this client where it has them, and make vm.json anew'
     )
     .option('--json', 'one JSON object')
     .action(async (vm: string | undefined, options: object, command: Command) =>

@@ -51,7 +51,7 @@ export async function adoptSession(request: AdoptRequest): Promise<void> {
         hint: `publish that first: isrfs recover ${vmPath}`
       })
     }
-    writeSessionFile(from, { ...file, sessionId: randomBytes(16).toString('hex'), client: clientId })
+    writeSessionFile(from, { ...file, sessionId: randomBytes(16).toString('hex'), client: clientId, vmPath })
     for (const name of fs.readdirSync(target)) fs.rmSync(path.join(target, name), { recursive: true }) // a removal that a crash has cut short
     fs.rmdirSync(target)
     moveInto(from, target)

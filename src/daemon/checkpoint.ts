@@ -4,6 +4,7 @@ import { Checkpointer } from '../commit/checkpointer.js'
 import type { Images } from '../image/images.js'
 import type { GenerationReference } from '../share/lease.js'
 import { hostName, leaseHolder } from './host.js'
+import { keepCopy } from './keep-manifest.js'
 import { event } from './log-events.js'
 import type { Log } from './log.js'
 import type { OpenedVm } from './opened-vm.js'
@@ -50,7 +51,9 @@ export async function notePublishedByMount(
   { number, digest }: GenerationReference,
   log: Log
 ): Promise<void> {
-  notePublished({ clientDirectory, vmId: base.manifest.vm }, { number, digest })
+  const vmId = base.manifest.vm
+  notePublished({ clientDirectory, vmId }, { number, digest })
+  await keepCopy({ pool, clientDirectory, vmId }, { number, digest })
   if (held === undefined) return
   const noted = pool.run('noteOnLease', { held, generation: { number, digest } }, { what: 'naming the checkpoint' })
   try {

@@ -30,6 +30,7 @@ import { Session, type SessionIdentity } from '../session/session.js'
 import type { HeldLease } from '../share/lease.js'
 import { askAllStatus } from './control-client.js'
 import { leaseHolder } from './host.js'
+import { keepCopy } from './keep-manifest.js'
 import { rememberNewest } from './seen-generation.js'
 
 const LISTING_WAIT_MS = 30_000
@@ -114,7 +115,9 @@ async function continueWith(
   try {
     const newest = await findNewest(request, held)
     await rememberNewest(request, newest)
+    await keepCopy(request, newest)
     const { leftOver, base } = await findLeftOver(request, sessionDirectory, newest)
+    if (base.digest !== newest.digest) await keepCopy(request, base)
     return { lock, sessionDirectory, held, newest, base, leftOver }
   } catch (error) {
     const hasSession = fs.existsSync(path.join(sessionDirectory, IDENTITY_FILE))
@@ -142,7 +145,7 @@ async function findNewest({ pool, vmPath, notice }: ClaimRequest, held: HeldLeas
       throw new FailedError(
         `generation ${String(promised.number)} of ${vmPath} was published, but only ${String(newest.number)} can be seen`,
         {
-          hint: `the share lags behind or was restored from a backup; try again, or mount --read-only to look at it. When generation ${String(promised.number)} is gone for good, make another one the newest: isrfs rollback ${vmPath} ${String(newest.number)} --accept-rollback`
+          hint: `the share lags behind, has lost it, or was restored from a backup; try again. A client that has mounted it may have a copy of its manifest: there, isrfs check ${vmPath} --repair puts it back. Or mount --read-only to look at what is there. When generation ${String(promised.number)} is gone for good, make another one the newest: isrfs rollback ${vmPath} ${String(newest.number)} --accept-rollback`
         }
       )
     }
@@ -163,7 +166,7 @@ async function findLeftOver(
   if (await dropIfPublished({ pool, notice }, directory, identity)) return none
   const checkpoint = Session.ownGenerationsOf(directory).find((own) => isSame(own, newest))
   if (identity.baseDigest !== newest.digest && checkpoint === undefined) {
-    if (await isUnchanged(pool, directory, identity)) return none
+    if (await isUnchanged({ pool, vmPath }, directory, identity)) return none
     const { host } = newest.manifest.client
     throw new SessionConflictError(
       `a session from ${identity.createdIso} was left behind in ${directory}; it is based on generation ${String(identity.baseGeneration)} of ${vmPath}, but ${host} has published generation ${String(newest.number)} since`,
@@ -172,8 +175,8 @@ async function findLeftOver(
       }
     )
   }
-  const base = checkpoint === undefined ? newest : await readBase(pool, directory, identity)
-  const session = openLeftOver(directory, base)
+  const base = checkpoint === undefined ? newest : await readBase({ pool, vmPath }, directory, identity)
+  const session = openLeftOver(directory, base, vmPath)
   if (checkpoint !== undefined) session.confirmCheckpoint(checkpoint)
   notice(
     `found the session that was left behind on ${identity.createdIso}; going on with it${describeRecovery(session)}`
@@ -183,11 +186,17 @@ async function findLeftOver(
 
 /** The generation that a session is based on, wherever it stands in the history. Throws IntegrityError when it is another one. */
 export async function readBase(
-  pool: SharePool,
+  { pool, vmPath }: Pick<ClaimRequest, 'pool' | 'vmPath'>,
   directory: string,
   { baseGeneration: number, baseDigest }: SessionIdentity
 ): Promise<PublishedGeneration> {
-  const base = await pool.run('generation', { number }, { what: 'reading the base of the session' })
+  const what = 'reading the base of the session'
+  if ((await pool.run('digestOf', { number }, { what })) === undefined) {
+    throw new IntegrityError(`the share has lost generation ${String(number)}, on which the session is based`, {
+      hint: `nothing was changed, keep ${directory}; this client has kept a copy of its manifest: isrfs check ${vmPath} --repair puts it back`
+    })
+  }
+  const base = await pool.run('generation', { number }, { what })
   if (base.digest === baseDigest) return base
   throw new IntegrityError(`the session is based on another generation ${String(base.number)} than the share shows`, {
     hint: `the share was restored from a backup or changed behind isrfs; nothing was changed, keep ${directory}`
@@ -212,8 +221,12 @@ export async function dropIfPublished(
 }
 
 /** A session in which nothing was changed stands in nobody's way: it is removed. */
-async function isUnchanged(pool: SharePool, directory: string, identity: SessionIdentity): Promise<boolean> {
-  const base = await readBase(pool, directory, identity).catch(() => undefined)
+async function isUnchanged(
+  vm: Pick<ClaimRequest, 'pool' | 'vmPath'>,
+  directory: string,
+  identity: SessionIdentity
+): Promise<boolean> {
+  const base = await readBase(vm, directory, identity).catch(() => undefined)
   if (base === undefined) return false
   const session = openLeftOver(directory, base)
   if (!session.isUntouched) {
@@ -224,9 +237,9 @@ async function isUnchanged(pool: SharePool, directory: string, identity: Session
   return true
 }
 
-export function openLeftOver(directory: string, newest: PublishedGeneration): Session {
+export function openLeftOver(directory: string, newest: PublishedGeneration, vmPath?: string): Session {
   try {
-    return Session.open(directory, baseImageOf(newest.manifest))
+    return Session.open(directory, baseImageOf(newest.manifest), vmPath === undefined ? {} : { vmPath })
   } catch (error) {
     if (error instanceof IsrfsError) throw error
     throw new FailedError(`the session in ${directory} cannot be opened: ${messageOf(error)}`, { cause: error })

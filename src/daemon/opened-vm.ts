@@ -5,7 +5,7 @@ import { IntegrityError } from '../base/errors.js'
 import { Cache } from '../cache/cache.js'
 import { SharePool } from '../fetch/share-pool.js'
 import { MOUNT_THREADS } from '../fetch/share-threads.js'
-import type { PublishedGeneration } from '../format/generations.js'
+import type { PublishedBranch, PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
 import { type Client, copiedNotice, openClient } from '../session/client.js'
 import { Session } from '../session/session.js'
@@ -13,6 +13,7 @@ import type { GenerationReference, HeldLease } from '../share/lease.js'
 import { claimVm } from './claim.js'
 import { onClientDisk } from './client-disk.js'
 import { leaseHolder } from './host.js'
+import { keepCopy } from './keep-manifest.js'
 import { type Log, quietly } from './log.js'
 import { mayPublish, type MountRequest } from './request.js'
 import { LeaseRight, PinRight, type Right } from './right.js'
@@ -114,7 +115,7 @@ async function openForWriting(
   const { held, newest, base, sessionDirectory, lock } = claim
   try {
     const session =
-      claim.leftOver ?? newSession(sessionDirectory, { vmId, client: client.id, base, held, discard: false })
+      claim.leftOver ?? newSession(sessionDirectory, { vmPath, vmId, client: client.id, base, held, discard: false })
     return { base, session, held, right: new LeaseRight(pool, log, held), unlock: () => lock.release() }
   } catch (error) {
     // A full disk, say. Nothing was changed: nobody else has to wait for this client.
@@ -133,7 +134,7 @@ async function openPrivately(
   vmId: string
 ): Promise<Claimed> {
   const { generation, branch } = request
-  const readBranch = (name: string): Promise<PublishedGeneration> =>
+  const readBranch = (name: string): Promise<PublishedBranch> =>
     pool.run('branch', { name }, { what: `reading branch ${name}` })
   const readGeneration = (number: number): Promise<PublishedGeneration> =>
     pool.run('generation', { number }, { what: `reading generation ${String(number)}` })
@@ -144,12 +145,21 @@ async function openPrivately(
         ? await pool.run('newest', {}, { what: 'reading the newest generation' })
         : await readGeneration(generation)
   const directory = createPrivateDirectory(request.clientDirectory)
-  const session = newSession(directory.path, { vmId, client: client.id, base, held: undefined, discard: true })
+  const session = newSession(directory.path, {
+    vmPath: request.vmPath,
+    vmId,
+    client: client.id,
+    base,
+    held: undefined,
+    discard: true
+  })
   const holder = leaseHolder(client.id, request.mountpoint)
   const right = await PinRight.create(pool, log, holder, base.number)
   try {
     // a prune that saw no pin yet may have buried it meanwhile
     await (branch === null ? readGeneration(base.number) : readBranch(branch))
+    const { clientDirectory } = request
+    await keepCopy({ pool, clientDirectory, vmId }, base) // a branch comes with its name
   } catch (error) {
     await abandon({ base, session, right })
     directory.remove()
@@ -159,6 +169,7 @@ async function openPrivately(
 }
 
 interface NewSession {
+  readonly vmPath: string
   readonly vmId: string
   readonly client: string
   readonly base: PublishedGeneration
@@ -166,7 +177,7 @@ interface NewSession {
   readonly discard: boolean
 }
 
-function newSession(directory: string, { vmId, client, base, held, discard }: NewSession): Session {
+function newSession(directory: string, { vmPath, vmId, client, base, held, discard }: NewSession): Session {
   if (base.manifest.vm !== vmId) {
     throw new IntegrityError(`generation ${String(base.number)} belongs to VM ${base.manifest.vm}, not to this one`, {
       hint: 'directories of two VMs on the share were mixed up: restore them from a backup'
@@ -180,7 +191,8 @@ function newSession(directory: string, { vmId, client, base, held, discard }: Ne
     baseDigest: base.digest,
     createdIso: new Date().toISOString(),
     leaseNumber: held?.number ?? null,
-    discard
+    discard,
+    vmPath
   }
   return Session.create(directory, identity, baseImageOf(base.manifest))
 }

@@ -80,8 +80,8 @@ async function publishBranch(
       await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
       return undefined
     }
-    const base = await readBase(pool, directory, identity)
-    const session = openLeftOver(directory, base)
+    const base = await readBase({ pool, vmPath }, directory, identity)
+    const session = openLeftOver(directory, base, vmPath)
     try {
       const client = { id: clientId, host: hostName() }
       const how = { verify: false, acceptLoss: request.acceptLoss === true, onProgress }

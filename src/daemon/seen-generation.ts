@@ -25,6 +25,7 @@ export async function rememberNewest(check: SeenCheck, newest: GenerationReferen
       newest.number < seen.generation
         ? undefined
         : await check.pool.run('digestOf', input, { what: 'comparing with what was seen' })
+    if (digest === undefined && newest.number > seen.generation) throw lost(check.vmPath, seen.generation)
     if (digest !== seen.digest) throw wentBack(check.vmPath, seen.generation, newest.number)
   }
   notePublished(check, newest)
@@ -40,6 +41,12 @@ export function notePublished(
   } catch {
     // the next mount notes it
   }
+}
+
+function lost(vmPath: string, seen: number): IntegrityError {
+  return new IntegrityError(`${vmPath} has no generation ${String(seen)} any more, which this client has seen`, {
+    hint: `the share has lost it: isrfs check ${vmPath} --repair puts it back, when this client has left a session that is based on it. When the share was restored from a backup or changed behind isrfs, look at it with --read-only; when it is what you want, mount with --accept-rollback`
+  })
 }
 
 function wentBack(vmPath: string, seen: number, newest: number): IntegrityError {

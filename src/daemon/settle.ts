@@ -11,6 +11,7 @@ import { type CommitResult, commitSession } from '../commit/commit.js'
 import type { Profile } from '../format/profile.js'
 import type { GenerationReference } from '../share/lease.js'
 import { hostName } from './host.js'
+import { keepCopy } from './keep-manifest.js'
 import { event } from './log-events.js'
 import type { Log } from './log.js'
 import type { Outcome, Progress } from './messages.js'
@@ -52,7 +53,10 @@ export async function settleMount(request: MountRequest, vm: OpenedVm, settling:
     return { kind: 'unchanged', generation: newest.number }
   }
   const { published, changedBytes, sentBytes } = committed
-  notePublished({ clientDirectory: request.clientDirectory, vmId: base.manifest.vm }, published)
+  const { clientDirectory } = request
+  const vmId = base.manifest.vm
+  notePublished({ clientDirectory, vmId }, published)
+  await keepCopy({ pool: vm.pool, clientDirectory, vmId }, published)
   await letGo(vm, published, settling)
   return { kind: 'published', generation: published.number, changedBytes, sentBytes, verified: settling.verify }
 }

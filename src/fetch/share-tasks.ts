@@ -11,12 +11,14 @@ import { decodeBlock } from '../format/block-codec.js'
 import { chunkName, readStored } from '../format/chunk.js'
 import {
   digestOfGeneration,
+  directoryOf,
   findSession,
   type FoundSession,
   type PublishedBranch,
   type PublishedGeneration,
   readBranch,
   readGeneration,
+  readManifestBytes,
   readNewestGeneration
 } from '../format/generations.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
@@ -68,6 +70,9 @@ export const shareTasks = {
   generation: (share: Share, input: { number: number }): PublishedGeneration =>
     readGeneration(share, toGeneration(input.number)),
   branch: (share: Share, input: { name: string }): PublishedBranch => readBranch(share, input.name),
+  /** the bytes of the manifest of a generation or branch, while it has this digest */
+  manifest: (share: Share, input: { name: string; digest: string }): Uint8Array | undefined =>
+    readManifestBytes(share, directoryOf(input.name), input.digest),
   digestOf: (share: Share, input: { number: number }): string | undefined =>
     digestOfGeneration(share, toGeneration(input.number)),
   profile: (share: Share, input: { generation: number }): Profile | undefined => readProfile(share, input.generation),

@@ -15,8 +15,8 @@ import type { Share } from '../share/share.js'
 import { encodeManifest, type Manifest, MANIFEST_BYTES_MAX, parseManifest } from './manifest.js'
 import { readTombstone, type Tombstone, tombstoneFiles, writeTombstone } from './tombstone.js'
 
-const MANIFEST_FILE = 'manifest.json'
-const DIGEST_FILE = 'manifest.sha256'
+export const MANIFEST_FILE = 'manifest.json'
+export const DIGEST_FILE = 'manifest.sha256'
 const DIGEST_FILE_BYTES_MAX = 1024
 const BRANCH_PATTERN = /^(\d{8})-([0-9a-f]{16})$/
 const BRANCH_SESSION_DIGITS = 16
@@ -89,7 +89,11 @@ export function readBranch(share: Share, given: string): PublishedBranch {
 /** The newest generation, from a fresh listing. */
 export function readNewestGeneration(share: Share): PublishedGeneration {
   const newest = listGenerations(share).at(-1)
-  if (newest === undefined) throw new IntegrityError(`${share.root} has no generation, although it is a VM`)
+  if (newest === undefined) {
+    throw new IntegrityError(`${share.root} has no generation, although it is a VM`, {
+      hint: `restore its generations/ from a backup of the share; ${repairHint(share)}`
+    })
+  }
   return readListed(share, newest)
 }
 
@@ -203,8 +207,24 @@ export function branchDirectory(name: string): string {
   return `${generationName(Number(number))}-${session ?? ''}`
 }
 
+/** `name` is a number, or the name of a branch. */
+export function directoryOf(name: string): string {
+  return name.includes('-') ? branchDirectory(name) : generationName(Number(name))
+}
+
 export function recordOf({ number, digest, manifest }: PublishedGeneration): GenerationRecord {
   return { generation: number, digest, session: manifest.session, parent: manifest.parent }
+}
+
+/** The bytes of a manifest that was read a moment ago; undefined when they are not the same any more. */
+export function readManifestBytes(share: Share, directory: string, digest: string): Buffer | undefined {
+  const bytes = share.readListed(`${directory}/${MANIFEST_FILE}`, MANIFEST_BYTES_MAX)
+  return bytes !== undefined && sha256Hex(bytes) === digest ? bytes : undefined
+}
+
+/** manifest.sha256 of a manifest with this digest. */
+export function digestLine(digest: string): Buffer {
+  return Buffer.from(`${digest}  ${MANIFEST_FILE}\n`)
 }
 
 function encode(manifest: Manifest): { readonly files: Map<string, Buffer>; readonly digest: string } {
@@ -216,7 +236,7 @@ function encode(manifest: Manifest): { readonly files: Map<string, Buffer>; read
   parseManifest(bytes, 'the new generation') // what would be refused at the next mount is refused before it is published
   const files = new Map([
     [MANIFEST_FILE, bytes],
-    [DIGEST_FILE, Buffer.from(`${digest}  ${MANIFEST_FILE}\n`)]
+    [DIGEST_FILE, digestLine(digest)]
   ])
   return { files, digest }
 }
@@ -233,14 +253,17 @@ function readDirectory(share: Share, directory: string, number: Generation, what
   if (digest !== readDigest(share, directory, what)) {
     throw damaged(share, what, `${share.pathOf(manifestFile)} does not have its digest`)
   }
-  const manifest = parseManifest(bytes, what)
-  if (manifest.generation !== number) {
-    throw new IntegrityError(`${what} says that it is generation ${String(manifest.generation)}`)
-  }
-  return { number, digest, manifest }
+  return { number, digest, manifest: parseManifestOf(number, bytes, what) }
 }
 
-function readDigest(share: Share, directory: string, what: string): string {
+/** Throws IntegrityError when the manifest is of another number. */
+export function parseManifestOf(number: Generation, bytes: Buffer, what: string): Manifest {
+  const manifest = parseManifest(bytes, what)
+  if (manifest.generation === number) return manifest
+  throw new IntegrityError(`${what} says that it is generation ${String(manifest.generation)}`)
+}
+
+export function readDigest(share: Share, directory: string, what: string): string {
   const name = `${directory}/${DIGEST_FILE}`
   const line = readPart(share, name, DIGEST_FILE_BYTES_MAX, what).toString('latin1')
   const digest = /^([0-9a-f]{64}) {2}manifest\.json\n$/.exec(line)?.[1]
@@ -257,6 +280,10 @@ function readPart(share: Share, name: string, bytesMax: number, what: string): B
   }
 }
 
+function repairHint(share: Share): string {
+  return `a client that has mounted it may have a copy of its manifest: there, isrfs check ${share.root} --repair puts it back`
+}
+
 function noSuch(share: Share, name: string): FailedError {
   return new FailedError(`there is no generation ${name} of ${share.root}`, {
     hint: `isrfs log ${share.root} lists its generations`
@@ -271,6 +298,6 @@ function wasPruned(share: Share, name: string, { pruned }: Tombstone): FailedErr
 
 function damaged(share: Share, what: string, why: string): IntegrityError {
   return new IntegrityError(`${what} is damaged: ${why}`, {
-    hint: `isrfs check ${share.root} lists all that is damaged; an older generation can be mounted (isrfs log ${share.root}, then isrfs mount --generation N), and isrfs rollback makes it the newest`
+    hint: `${repairHint(share)}; else an older generation can be mounted (isrfs log ${share.root}, then isrfs mount --generation N), and isrfs rollback makes it the newest`
   })
 }

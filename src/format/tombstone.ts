@@ -9,7 +9,7 @@ import { digestHex, identifier, parseVersioned, positive, timestamp, toJson } fr
 
 const TOMBSTONE_FORMAT = 'isrfs-tombstone'
 const TOMBSTONE_VERSION = 1
-const TOMBSTONE_FILE = 'tombstone.json'
+export const TOMBSTONE_FILE = 'tombstone.json'
 const TOMBSTONE_BYTES_MAX = 64 * 1024
 
 const tombstoneSchema = z.object({

@@ -47,7 +47,9 @@ const fileSchema = z.object({
   /** the newest checkpoint of this session that is on the share; the session goes on over its old base */
   checkpoint: checkpointReference.optional(),
   /** checkpoints after that which may be on the share: written before each is published */
-  announced: z.array(checkpointReference).max(ANNOUNCED_MAX).optional()
+  announced: z.array(checkpointReference).max(ANNOUNCED_MAX).optional(),
+  /** where the VM was on the share, for whoever lists what was left behind; advice, which never makes a session unreadable */
+  vmPath: z.string().max(4096).optional().catch(undefined)
 })
 
 export interface SessionIdentity {
@@ -59,9 +61,12 @@ export interface SessionIdentity {
   readonly createdIso: string
   readonly leaseNumber: number | null
   readonly discard: boolean
+  /** where the VM was; sessions of earlier versions do not know */
+  readonly vmPath?: string | undefined
 }
 
 export type SessionFile = z.infer<typeof fileSchema>
+export type SessionReference = Readonly<z.infer<typeof reference>>
 export type CheckpointReference = Readonly<z.infer<typeof checkpointReference>>
 
 export function writeSessionFile(directory: string, file: SessionFile): void {
@@ -83,8 +88,15 @@ export function readSessionFile(directory: string): SessionFile | undefined {
 }
 
 export function identityOf(file: SessionFile): SessionIdentity {
-  const { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard } = file
-  return { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard }
+  const { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard, vmPath } = file
+  const identity = { sessionId, vmId, client, baseGeneration, baseDigest, createdIso, leaseNumber, discard }
+  return vmPath === undefined ? identity : { ...identity, vmPath }
+}
+
+/** Generations without which the session cannot go on: its base, and its newest checkpoint. */
+export function referencesOf({ baseGeneration, baseDigest, checkpoint }: SessionFile): SessionReference[] {
+  const base = { generation: baseGeneration, digest: baseDigest }
+  return checkpoint === undefined ? [base] : [base, { generation: checkpoint.generation, digest: checkpoint.digest }]
 }
 
 /** The checkpoint that is on the share, then those that may be; oldest first. */

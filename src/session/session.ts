@@ -78,6 +78,8 @@ export interface SessionOptions {
   readonly journaledPagesMax?: number
   /** tests put one in its place that is always, or never, for it */
   readonly quickSync?: Pick<QuickSync, 'isDue' | 'noteAtOnce' | 'noteElsewhere'>
+  /** where the VM is now: noted for whoever lists what was left behind */
+  readonly vmPath?: string
 }
 
 /** Region files of an inode; without a region: all of them. */
@@ -182,8 +184,10 @@ export class Session {
     const started = powerCut
       ? restartJournal(directory, file, recovered, disk)
       : continueJournal(directory, file, recovered, disk)
-    const opened: SessionFile = { ...file, boot }
+    const vmPath = options.vmPath ?? file.vmPath
+    const opened: SessionFile = { ...file, boot, vmPath }
     if (powerCut) writeSessionFile(directory, opened)
+    else if (vmPath !== file.vmPath) noteQuietly(directory, opened)
     const { records, cutBytes, droppedPages } = recovered
     const session = new Session(directory, opened, started, recovered, { records, cutBytes, droppedPages }, options)
     if (!powerCut) session.#distrustDisk(recovered)
@@ -715,6 +719,15 @@ export class Session {
       // the record that forgets it may be in the page cache only (invariant 7)
       if (this.namespace.get(inode) === undefined) this.#noteRemovable({ inode, sequence })
     }
+  }
+}
+
+/** What is new in it is advice only, and must not stop a session from being opened, on a full disk for instance. */
+function noteQuietly(directory: string, file: SessionFile): void {
+  try {
+    writeSessionFile(directory, file)
+  } catch {
+    // noted with whatever is written there next
   }
 }
 

@@ -1,6 +1,7 @@
 /** What the files of a lease say (docs/format.md, "Leases"), checked on the way in and on the way out. */
 import { z } from 'zod'
 import { errnoOf, IntegrityError, messageOf } from '../base/errors.js'
+import { moment } from '../base/moment.js'
 import { count, digestHex, identifier, label, positive, timestamp } from './fields.js'
 import { parseShareJson, parseVersioned, toShareJson } from './json.js'
 import { numberedName } from './numbered.js'
@@ -101,8 +102,8 @@ export function readLeaseState(share: Share, number: number): LeaseState {
 /** "host box, user joe, mounted at /mnt/x, since ..., last sign of life ...". */
 export function describeHolder({ lease, beat }: LeaseState): string {
   const { host, user, pid, mountpoint } = lease.holder
-  const alive = beat === undefined ? '' : `, last sign of life ${beat.time}`
-  return `host ${host}, user ${user}, process ${String(pid)}, mounted at ${mountpoint}, since ${lease.taken}${alive}`
+  const alive = beat === undefined ? '' : `, last sign of life ${moment(beat.time)}`
+  return `host ${host}, user ${user}, process ${String(pid)}, mounted at ${mountpoint}, since ${moment(lease.taken)}${alive}`
 }
 
 function parseLease(bytes: Buffer, what: string): LeaseRecord {

@@ -66,6 +66,7 @@ test.serial('a path that is no VM, no share or no mount is exit 1', async (t) =>
     [['mount', bed.path('nowhere'), mountpoint], /there is no VM/],
     [['log', bed.path('source')], /there is no VM/],
     [['list', bed.path('nowhere')], /does not exist/],
+    [['list', bed.path('source', 'file')], /is not a directory, so it is no share/],
     [['lease', bed.path('nowhere')], /there is no VM/],
     [['recover', bed.path('nowhere')], /there is no VM/],
     [['status', mountpoint], /not an isrfs mount/],
@@ -104,6 +105,11 @@ test.serial('list, log and lease print what the share says', async (t) => {
   t.regex((await bed.mustIsrfs('a', 'list', bed.path('share'))).stdout, /^testvm +1 .* free$/m)
   t.regex((await bed.mustIsrfs('a', 'log', bed.vm())).stdout, /^ +1 .* 5 B$/m)
   t.regex((await bed.mustIsrfs('a', 'lease', bed.vm())).stdout, /^free/)
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  const local = /\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/.source
+  t.regex((await bed.mustIsrfs('a', 'lease', bed.vm())).stdout, new RegExp(`^held .*since ${local}`))
+  await bed.unmount('a', mountpoint)
+  t.regex((await bed.mustIsrfs('a', 'lease', bed.vm())).stdout, new RegExp(`^free .*ended ${local}\\)$`, 'm'))
   t.regex((await bed.mustIsrfs('a', 'list', bed.vm())).stderr, /is a VM itself/)
   t.regex((await bed.mustIsrfs('a', 'list', bed.path('source'))).stderr, /no VM/)
   fs.mkdirSync(bed.path('share', 'broken'))
