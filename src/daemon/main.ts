@@ -7,7 +7,11 @@ import { closeInheritedDescriptors } from './inherited-descriptors.js'
 
 closeInheritedDescriptors()
 const vmPath = pathIn(process.argv[2])
-if (vmPath !== undefined) prepareShareThreads(vmPath)
+try {
+  if (vmPath !== undefined) prepareShareThreads(vmPath)
+} catch {
+  // no thread can be had: whoever asks the share says so, and takes the mount down that a launcher has made
+}
 await import('./process.js')
 
 /** Of a request that process.ts will look at: what is wrong with it is told there. */

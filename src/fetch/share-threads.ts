@@ -30,11 +30,13 @@ export function startShareThreads(vmPath: string, threads: number): Piscina {
 }
 
 function createPool(vmPath: string, threads: number): Piscina {
-  return new Piscina({
+  const pool = new Piscina({
     filename: new URL('./share-worker.js', import.meta.url).href,
     minThreads: 1,
     maxThreads: threads + BACKGROUND_IN_FLIGHT_MAX,
     idleTimeout: IDLE_TIMEOUT_MS,
     workerData: { vmPath }
   })
+  pool.on('error', () => undefined) // of a thread without a task; tasks are rejected
+  return pool
 }

@@ -24,6 +24,7 @@ export class QuickSync {
 
   /** A sync by another thread. `hadCompany`: others wait for the next one already. */
   noteElsewhere(milliseconds: number, hadCompany: boolean): void {
+    if (milliseconds > SLOW_MS || hadCompany) this.#left = 0
     this.#quickInARow = milliseconds <= QUICK_MS_MAX && !hadCompany ? this.#quickInARow + 1 : 0
     if (this.#quickInARow < QUICK_SYNCS) return
     this.#quickInARow = 0

@@ -605,7 +605,11 @@ export class Session {
     const newest = this.#journal // a snapshot may put another one in its place meanwhile
     const through = newest.position.sequence
     try {
-      for (const { descriptor } of [...this.#oldJournals]) await this.#disk.datasync(descriptor)
+      for (const { descriptor } of [...this.#oldJournals]) {
+        this.#requireOpen()
+        await this.#disk.datasync(descriptor)
+      }
+      this.#requireOpen()
       await this.#datasyncNewest(newest.descriptor, through)
       if (this.#namesChanged) {
         this.#namesChanged = false
@@ -618,10 +622,16 @@ export class Session {
       this.lost.add(ROOT_INODE, this.#failure.message)
       throw this.#failure
     }
+    if (this.#closed) return // #release has closed the journals, and the directory may have another session by now
     this.#durableSequence = Math.max(this.#durableSequence, through)
     for (const journal of this.#retiredJournals) closeQuietly(journal.descriptor) // one run at a time: nobody holds them
     this.#retiredJournals = []
     this.#removeForgotten()
+  }
+
+  /** Numbers of its descriptors may be those of other files once it is closed. */
+  #requireOpen(): void {
+    if (this.#closed) throw new FailedError('the session is closed')
   }
 
   #datasyncNewest(descriptor: number, through: number): void | Promise<void> {

@@ -32,6 +32,14 @@ test('it ends with the first slow one, after a number of them, and is not for lo
   t.false(sync.isDue(17))
   sync.noteAtOnce(5)
   t.false(sync.isDue(1))
+  for (const [milliseconds, hadCompany] of [
+    [300, false],
+    [0.1, true]
+  ] as const) {
+    const busy = quick()
+    busy.noteElsewhere(milliseconds, hadCompany) // of a long journal
+    t.false(busy.isDue(1))
+  }
   const other = quick()
   let count = 0
   for (; other.isDue(1); count++) other.noteAtOnce(0.1)

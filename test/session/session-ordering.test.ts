@@ -348,3 +348,31 @@ test('a session that ended in the middle of a snapshot leaves the next one in it
   await next.close()
   t.deepEqual(readPage(Session.open(directory, base), fileOf(next), 0), page(2))
 })
+
+test('a session that ended in the last sync of a snapshot closes no file of others', async (t) => {
+  let release: () => void = () => undefined
+  const gate = new Promise<void>((resolve) => (release = resolve))
+  const seen = { directory: '', isLast: false, isDone: false }
+  const disk: Disk = {
+    ...realDisk,
+    datasync: async (descriptor) => {
+      seen.isLast ||= fs.existsSync(path.join(seen.directory, 'snapshot-1'))
+      if (seen.isLast) await gate
+      await realDisk.datasync(descriptor).catch(() => undefined) // its number may be closed by now
+      if (seen.isLast) seen.isDone = true
+    }
+  }
+  const { directory, session, file } = create({ disk, journalBytesMax: 300 })
+  seen.directory = directory
+  for (let index = 0; index < 20; index++) session.write(file, page(1), index * PAGE_BYTES)
+  while (!seen.isLast) await pause(1)
+  session.destroy()
+  const others = Array.from({ length: 40 }, (_, index) =>
+    fs.openSync(path.join(path.dirname(directory), `other-${String(index)}`), 'w')
+  )
+  release()
+  while (!seen.isDone) await pause(1)
+  await pause(50)
+  for (const descriptor of others) t.is(fs.writeSync(descriptor, 'x'), 1)
+  for (const descriptor of others) fs.closeSync(descriptor)
+})
