@@ -57,9 +57,13 @@ test('a small terminal has the lines that answer most, none over another', async
   const mountpoint = await mountVm(bed)
   const watcher = new Watcher(mountpoint)
   const linesOf = async (columns: number, rows: number): Promise<string[]> => {
-    const look = await watcher.look(layoutFor(columns, rows, 0))
-    const props = { look, columns, rows, isColourful: false, place: '', isBright: true, keys: 'q: quit' }
-    return renderToString(createElement(Screen, props), { columns }).split('\n')
+    for (;;) {
+      const look = await watcher.look(layoutFor(columns, rows, 0))
+      const props = { look, columns, rows, isColourful: false, place: '', isBright: true, keys: 'q: quit' }
+      const screen = renderToString(createElement(Screen, props), { columns })
+      // on a busy machine the daemon may need longer than two seconds once
+      if (!screen.includes('the daem')) return screen.split('\n')
+    }
   }
   for (const [columns, rows] of [
     [80, 23],
