@@ -12,6 +12,7 @@ import { Session } from '../session/session.js'
 import type { GenerationReference, HeldLease } from '../share/lease.js'
 import { claimVm } from './claim.js'
 import { onClientDisk } from './client-disk.js'
+import { findVm } from './find-vm.js'
 import { leaseHolder } from './host.js'
 import { keepCopy } from './keep-manifest.js'
 import { type Log, quietly } from './log.js'
@@ -56,7 +57,7 @@ async function open(opening: Opening): Promise<OpenedVm> {
   if (client.wasCopied) notice(copiedNotice(request.clientDirectory))
   const pool = new SharePool(request.vmPath, { threads: MOUNT_THREADS })
   try {
-    const { vm } = await pool.run('openVm', {}, { what: `opening ${request.vmPath}` })
+    const vm = await findVm(pool, request)
     opening.checkpoint()
     const claimed = mayPublish(request)
       ? await openForWriting(opening, pool, client, vm)

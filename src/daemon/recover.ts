@@ -18,6 +18,7 @@ import {
   sessionDirectoryOf
 } from './claim.js'
 import { onClientDisk } from './client-disk.js'
+import { findVm } from './find-vm.js'
 import { hostName, leaseHolder } from './host.js'
 import type { Outcome, Progress } from './messages.js'
 import { asNotPublished } from './settle.js'
@@ -202,8 +203,7 @@ async function withVm<Result>(
     if (client.wasCopied) notice(copiedNotice(clientDirectory))
     const pool = new SharePool(vmPath, { threads: 1 })
     try {
-      const { vm } = await pool.run('openVm', {}, { what: `opening ${vmPath}` })
-      return await use(pool, vm, client.id)
+      return await use(pool, await findVm(pool, { vmPath, clientDirectory }), client.id)
     } finally {
       await closePool(pool)
     }

@@ -14,6 +14,7 @@ import { listNumbers, numberedName } from '../share/numbered.js'
 import type { Share } from '../share/share.js'
 import { encodeManifest, type Manifest, MANIFEST_BYTES_MAX, parseManifest } from './manifest.js'
 import { readTombstone, type Tombstone, tombstoneFiles, writeTombstone } from './tombstone.js'
+import { readVmDescriptor } from './vm.js'
 
 export const MANIFEST_FILE = 'manifest.json'
 export const DIGEST_FILE = 'manifest.sha256'
@@ -90,6 +91,7 @@ export function readBranch(share: Share, given: string): PublishedBranch {
 export function readNewestGeneration(share: Share): PublishedGeneration {
   const newest = listGenerations(share).at(-1)
   if (newest === undefined) {
+    readVmDescriptor(share) // a share that is not mounted any more is no damage
     throw new IntegrityError(`${share.root} has no generation, although it is a VM`, {
       hint: `restore its generations/ from a backup of the share; ${repairHint(share)}`
     })

@@ -58,7 +58,7 @@ export function readVmDescriptor(share: Share): VmDescriptor {
       })
     }
     throw new FailedError(`there is no VM at ${share.root}`, {
-      hint: 'check the path (isrfs list <share> shows the VMs of a share), or make one with: isrfs import <vm-dir> <vm>',
+      hint: 'is the share mounted there? isrfs list <share> shows its VMs; to make one: isrfs import <vm-dir> <vm>',
       cause: error
     })
   }

@@ -104,8 +104,20 @@ test.serial('after an unmount that could not publish, status names the session',
   const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
   change(mountpoint)
   fs.renameSync(bed.path('share'), bed.path('away'))
-  t.is((await bed.isrfs('a', 'unmount', mountpoint)).code, 5)
+  const unmounted = await bed.isrfs('a', 'unmount', mountpoint)
+  t.is(unmounted.code, 5)
+  t.regex(unmounted.stderr, /not published: there is no VM at .*\n.*safe on this client.*is the share mounted/)
   t.like(await leftOver(t), [{ vm: bed.vm(), generation: 1 }])
+  for (const words of [
+    ['recover', bed.vm()],
+    ['mount', bed.vm(), mountpoint]
+  ]) {
+    const refused = await bed.isrfs('a', ...words)
+    t.is(refused.code, 1, words[0])
+    t.regex(refused.stderr, /there is no VM at .*\n.*is the share mounted\?.*safe on this client, in .*isrfs recover goes on/)
+  }
+  t.regex((await bed.isrfs('b', 'mount', bed.vm(), mountpoint)).stderr, /is the share mounted there\?/)
+  t.false(fs.existsSync(bed.path('share')), 'nothing is made where the share was')
   fs.renameSync(bed.path('away'), bed.path('share'))
   await bed.mustIsrfs('a', 'recover', bed.vm())
   t.deepEqual(await leftOver(t), [])
