@@ -114,7 +114,10 @@ test.serial('after an unmount that could not publish, status names the session',
   ]) {
     const refused = await bed.isrfs('a', ...words)
     t.is(refused.code, 1, words[0])
-    t.regex(refused.stderr, /there is no VM at .*\n.*is the share mounted\?.*safe on this client, in .*isrfs recover goes on/)
+    t.regex(
+      refused.stderr,
+      /there is no VM at .*\n.*is the share mounted\?.*safe on this client, in .*isrfs recover goes on/
+    )
   }
   t.regex((await bed.isrfs('b', 'mount', bed.vm(), mountpoint)).stderr, /is the share mounted there\?/)
   t.false(fs.existsSync(bed.path('share')), 'nothing is made where the share was')
