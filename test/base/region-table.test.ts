@@ -137,6 +137,7 @@ class Machine {
 
 const CACHE_FD = 5
 const SESSION_FD = 6
+const OTHER_FD = 7
 /** pages 0 and 1 */
 const BOTH = 3
 
@@ -280,11 +281,56 @@ function uploads(factory: Factory): World {
   }
 }
 
+/**
+ * A checkpoint ends the writes to all regions, and then copies them: a program that writes to one after the other never has
+ * the second write in the copy without the first. `copiesEarly` is the defect: the first region is copied before its writes have ended.
+ */
+function holds(factory: Factory, copiesEarly = false): World {
+  const machine = new Machine({ 0: 'ab', 1: 'cd' }, factory)
+  const { table, code, files, notes } = machine
+  const regions = [
+    { fd: SESSION_FD, entry: machine.publish(0, [-1, 0], [SESSION_FD, BOTH]) },
+    { fd: OTHER_FD, entry: machine.publish(1, [-1, 0], [OTHER_FD, BOTH]) }
+  ]
+  for (const { entry } of regions) table[entry + WRITABLE] = 1
+  files.set(SESSION_FD, ['a', 'b'])
+  files.set(OTHER_FD, ['c', 'd'])
+  const ends = function* (entry: number): Step {
+    yield* code.pauseEntry!(table, entry)
+    yield* code.endWrites!(table, entry)
+    yield* code.resumeEntry!(table, entry)
+    return undefined
+  }
+  const copies = function* (fd: number): Step {
+    yield* step(() => (notes[fd] = files.get(fd)?.[0]))
+    return undefined
+  }
+  return {
+    ...machine.world(
+      function* () {
+        if (copiesEarly) yield* copies(SESSION_FD)
+        for (const { entry } of regions) yield* ends(entry)
+        if (!copiesEarly) yield* copies(SESSION_FD)
+        yield* copies(OTHER_FD)
+        return undefined
+      },
+      function* () {
+        if ((yield* machine.writer(0, 'X', () => undefined)) !== true) return false
+        return yield* machine.writer(1, 'Y', () => undefined)
+      }
+    ),
+    atEnd: () => {
+      const copied = `${String(notes[SESSION_FD])}${String(notes[OTHER_FD])}`
+      if (copied === 'aY') throw new Error('the copy has the second write without the first')
+    }
+  }
+}
+
 const GIVEN = ['Atomics', ...Object.keys(SMALL)]
 const CALLS = ['readFully', 'writeFully']
 const CORRECT = stepped('base/region-table.js', GIVEN, CALLS)
 
-const SCENES = { evicts, writes, truncates, syncs, uploads }
+const SCENES = { evicts, writes, truncates, syncs, uploads, holds }
 
 for (const [name, scene] of Object.entries(SCENES)) {
   test(`no interleaving answers bytes that the file did not have: the owner ${name}`, (t) => {
@@ -328,6 +374,11 @@ const DEFECTS: Record<string, readonly [scene: keyof typeof SCENES, from: string
     'Atomics.store(words, entry + WRITABLE, 0);\n    Atomics.store(words, entry + WRITTEN_PAGES, 0);',
     'Atomics.store(words, entry + WRITTEN_PAGES, 0);'
   ],
+  'the end of writes is none for a checkpoint': [
+    'holds',
+    'Atomics.store(words, entry + WRITABLE, 0);\n    Atomics.store(words, entry + WRITTEN_PAGES, 0);',
+    'Atomics.store(words, entry + WRITTEN_PAGES, 0);'
+  ],
   'nobody is told that the last user has left': [
     'truncates',
     'Atomics.notify(words, entry + USERS)',
@@ -341,3 +392,7 @@ for (const [name, [scene, from, to]] of Object.entries(DEFECTS)) {
     t.throws(() => explore(() => SCENES[scene](factory)))
   })
 }
+
+test('the search finds a defect: a checkpoint copies a region before it has ended its writes', (t) => {
+  t.throws(() => explore(() => holds(CORRECT, true)), { message: /second write without the first/ })
+})

@@ -3,6 +3,7 @@ import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { IntegrityError, NotPublishedError, PosixError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, PAGE_BYTES, toGeneration } from '../../src/base/units.js'
+import { CommitPool } from '../../src/commit/commit-pool.js'
 import { chunkName } from '../../src/format/chunk.js'
 import { findSession, listBranches, publishGeneration, readBranch } from '../../src/format/generations.js'
 import { breakLease, readLease } from '../../src/share/lease.js'
@@ -350,4 +351,43 @@ test('what was published is in the cache for the next mount', async (t) => {
     cache.claims(id, 0, 2, places.get(2)?.digest ?? Buffer.alloc(0)),
     'its base was never here: not fetched for it'
   )
+})
+
+test('a share that is clearly too small is told before anything is sent; one that does not know its space is tried', async (t) => {
+  const content = bytes(5 * BLOCK_BYTES)
+  const bed = bedOf(t, { disk: bytes(BLOCK_BYTES, 3) })
+  bed.session.write(bed.file('disk'), content, 0)
+  const before = bed.chunks()
+  let freeBytes = 2.5 * BLOCK_BYTES - 1
+  const asked: string[] = []
+  const { run } = CommitPool.prototype
+  CommitPool.prototype.run = function (this: CommitPool, name: string, input: never) {
+    if (this.vmPath !== bed.root) return run.call(this, name as never, input) // tests of this file run side by side
+    asked.push(name)
+    return name === 'freeBytes' ? Promise.resolve(freeBytes) : run.call(this, name as never, input)
+  } as typeof run
+  t.teardown(() => (CommitPool.prototype.run = run))
+
+  const refused = await t.throwsAsync(bed.commit(), { instanceOf: NotPublishedError })
+  t.is(
+    refused.message,
+    `the share is too full: ${String(5 * BLOCK_BYTES)} bytes were changed, and ${String(freeBytes)} are free at ${bed.root}`
+  )
+  t.regex(refused.hint ?? '', /make space there \(isrfs prune/)
+  t.is(asked.at(-1), 'freeBytes')
+  t.false(asked.some((name) => name === 'encode' || name === 'objects'))
+  t.deepEqual(bed.chunks(), before)
+  t.is(bed.newest().number, toGeneration(1))
+
+  // half of it is room enough for blocks that may compress, and the session has lost nothing
+  freeBytes++
+  t.true(contentOf(bed.share, await bed.publish(), 'disk').equals(content))
+  freeBytes = 0
+  bed.session.write(bed.file('disk'), bytes(BLOCK_BYTES, 2), 0)
+  bytes(BLOCK_BYTES, 2).copy(content)
+  t.true(contentOf(bed.share, await bed.publish(), 'disk').equals(content))
+  // names and attributes alone need no such look
+  freeBytes = 1
+  bed.create('empty')
+  await t.notThrowsAsync(bed.publish())
 })
