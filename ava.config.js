@@ -1,5 +1,8 @@
 /** Tests run compiled, with processes of their own (a test may mount, and may leave signals and exit codes behind). */
 const needsShare = process.env.ISRFS_DFS_SHARE === undefined ? ['!build/test/dfs/**'] : []
+/** hours, for npm run test:long */
+const onlyLong =
+  process.env.ISRFS_NFS_CAMPAIGN_ROUNDS === undefined ? ['!build/test/end-to-end/nfs-campaigns.test.js'] : []
 
 /** Files that take minutes come first: begun last, one of them would run for long after everything else has ended. */
 const LONG = ['vmm/guest', 'end-to-end/nfs', 'mount-scripts/systemd', 'end-to-end/conformance', 'end-to-end/dashboard']
@@ -10,7 +13,7 @@ function rank(file) {
 }
 
 export default {
-  files: ['build/test/**/*.test.js', ...needsShare],
+  files: ['build/test/**/*.test.js', ...needsShare, ...onlyLong],
   workerThreads: false,
   concurrency: 2,
   timeout: '10m',

@@ -5,10 +5,9 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import { constants } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { IsrfsError, messageOf } from '../../src/base/errors.js'
-import { type Generation, ROOT_INODE, toGeneration } from '../../src/base/units.js'
+import { type Generation, toGeneration } from '../../src/base/units.js'
 import { recoverSession } from '../../src/daemon/recover.js'
 import {
   listBranches,
@@ -23,39 +22,49 @@ import { Share } from '../../src/share/share.js'
 import { makeVm } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
 import { type Errno, type Fault, FaultyProcess, type Kind } from './faulty-process.js'
-import { type Bed, contentsOf, Model, ModelFile, Mounted, mustBeAnswer, pageOf, violations } from './life.js'
+import { type Contents, DISK_PAGES, GuestLife } from './guest-life.js'
+import { type Bed, contentsOf, Mounted, mustBeAnswer } from './life.js'
+import { Model, pageOf, violations } from './model.js'
 
-export type Scenario = 'mount' | 'mount-writeback' | 'recover' | 'branch' | 'checkpoint' | 'checkpoint-recover'
+/** The last three are on the direct transport: request threads read and write too, and changes trickle. */
+export type Scenario =
+  'mount' | 'mount-writeback' | 'recover' | 'branch' | 'mount-direct' | 'checkpoint' | 'checkpoint-recover'
 export const SCENARIOS: readonly Scenario[] = [
   'mount',
   'mount-writeback',
   'recover',
   'branch',
+  'mount-direct',
   'checkpoint',
   'checkpoint-recover'
 ]
-
-type Contents = Map<string, Buffer>
 
 export interface Case {
   readonly scenario: Scenario
   readonly fault: Fault
 }
 
-const DISK_PAGES = 40
+const RECOVERIES: ReadonlySet<Scenario> = new Set(['recover', 'branch', 'checkpoint-recover'])
+const ON_DIRECT: ReadonlySet<Scenario> = new Set(['mount-direct', 'checkpoint', 'checkpoint-recover'])
 const DISK_VALUES = Array.from({ length: DISK_PAGES }, (_, index) => 100 + index)
 const CASE_MS_MAX = 30_000
 const WRITES = /^(writeSync)$/
 const READS =
   /^(readSync|readFileSync|readdirSync|statSync|lstatSync|fstatSync|existsSync|statfsSync|accessSync|readlinkSync|promises\.(stat|opendir))$/
+/** of worker threads, see in-process-pools.ts */
+const TASKS = /^task\./
+/** after everything */
+const END = { side: 'share', operation: 'end' } as const
 const NAMES = /^(renameSync|promises\.rename|mkdirSync|rmSync|unlinkSync)$/
 
 export function describeCase({ scenario, fault }: Case): string {
   return `${scenario}: ${fault.kind} at ${fault.side} ${fault.operation} ${String(fault.call)}`
 }
 
-/** What can go wrong with a call. */
+/** What can go wrong with a call, or with a task of a thread, or after all of them (END). */
 function kindsOf(side: Fault['side'], operation: string): Kind[] {
+  if (operation === END.operation) return ['power', 'power-server']
+  if (TASKS.test(operation)) return ['hang-before', 'hang-after']
   if (READS.test(operation)) {
     const errors: Errno[] = side === 'share' ? ['EIO', 'ESTALE', 'EACCES'] : ['EIO']
     return [...errors, 'die-before', ...(operation === 'readSync' ? (['short'] as const) : [])]
@@ -65,15 +74,19 @@ function kindsOf(side: Fault['side'], operation: string): Kind[] {
   const kinds: Kind[] = [...errors, 'die-before', 'die-after', 'power']
   if (WRITES.test(operation)) kinds.push('tear', 'short')
   if (NAMES.test(operation)) kinds.push('lie')
+  if (NAMES.test(operation) || side === 'share') kinds.push('power-server')
+  if (NAMES.test(operation) && side === 'share') kinds.push('lie-ok')
   return kinds
 }
 
 /** Every case of a scenario: found by a run without a fault. */
 export async function casesOf(scenario: Scenario, root: string): Promise<Case[]> {
-  const { process, found } = await runCase({ scenario, fault: NO_FAULT }, path.join(root, `probe-${scenario}`), 1)
+  const { process, life, found } = await runCase({ scenario, fault: NO_FAULT }, path.join(root, `probe-${scenario}`), 1)
   if (found.length > 0) throw new Error(`${scenario} without a fault: ${found.join('; ')}`)
+  if (ON_DIRECT.has(scenario) && Math.min(life.byThreads.reads, life.byThreads.writes) === 0)
+    throw new Error(`${scenario}: no request thread has answered anything`)
   const cases: Case[] = []
-  for (const [key, calls] of process.counts) {
+  for (const [key, calls] of [...process.counts, [`${END.side} ${END.operation}`, 1] as const]) {
     const [side, operation] = key.split(' ') as [Fault['side'], string]
     for (let call = 1; call <= calls; call++) {
       for (const kind of kindsOf(side, operation)) cases.push({ scenario, fault: { side, operation, call, kind } })
@@ -82,18 +95,24 @@ export async function casesOf(scenario: Scenario, root: string): Promise<Case[]>
   return cases
 }
 
+function isPower({ kind }: Fault): boolean {
+  return kind === 'power' || kind === 'power-server'
+}
+
 const NO_FAULT: Fault = { side: 'client', operation: 'none', call: 0, kind: 'EIO' }
 
 export async function runCase(
   { scenario, fault }: Case,
   directory: string,
   seed: number
-): Promise<{ process: FaultyProcess; found: string[] }> {
+): Promise<{ process: FaultyProcess; life: GuestLife; found: string[] }> {
   const bed: Bed = { share: path.join(directory, 'share'), client: path.join(directory, 'client') }
   const roots = { share: bed.share, client: bed.client }
   const stash = path.join(directory, 'stash')
   for (const name of [bed.share, bed.client, stash]) fs.mkdirSync(name, { recursive: true, mode: 0o700 })
   const random = new Random(seed)
+  const isRecovery = RECOVERIES.has(scenario)
+  const onDirect = ON_DIRECT.has(scenario)
   const model = prepareVm(bed)
   const processes: FaultyProcess[] = []
   const start = (boot: string, given?: Fault): FaultyProcess => {
@@ -103,30 +122,41 @@ export async function runCase(
   }
   const found: string[] = []
   const checkpoints: Contents[] = []
+  const life = new GuestLife({
+    bed,
+    model,
+    mounting: {
+      writeback: onDirect || scenario === 'mount-writeback',
+      ...(onDirect ? { threads: new Random(seed) } : {})
+    },
+    checkpoints: scenario.startsWith('checkpoint') ? checkpoints : undefined,
+    found
+  })
   try {
-    if (scenario === 'recover' || scenario === 'branch' || scenario === 'checkpoint-recover') {
+    if (isRecovery) {
       const before = start('boot 1')
-      await before.run(() =>
-        liveUntilSuspend(bed, model, false, scenario === 'checkpoint-recover' ? checkpoints : undefined)
-      )
+      await before.run(() => life.untilSuspend())
       before.end()
       // a power cut may still take what was answered and never synced, until it is published
-      if (fault.kind !== 'power') model.acceptAll()
+      if (!isPower(fault)) model.acceptAll()
       if (scenario === 'branch') overtake(bed)
     }
     const suspendsBefore = suspendsIn(bed)
     const faulty = start('boot 1', fault)
-    await attempt(faulty, () => firstTry(scenario, bed, model, checkpoints), `the first try`, found)
+    const looked = life.lookWhileHanging(faulty)
+    await attempt(faulty, () => firstTry(isRecovery, bed, life), `the first try`, found)
+    if (fault.operation === END.operation) faulty.fired = true
+    if (faulty.fired && TASKS.test(fault.operation)) await looked
     faulty.end()
-    const lostPower = faulty.fired && fault.kind === 'power'
-    if (lostPower) faulty.losePower(random)
+    const lostPower = faulty.fired && isPower(fault)
+    if (lostPower) faulty.losePower(random, fault.kind === 'power' ? ['client'] : ['client', 'share'])
     if (!lostPower || suspendsIn(bed) > suspendsBefore) model.acceptAll()
     const next = start(lostPower ? 'boot 2' : 'boot 1')
     await attempt(next, () => secondTry(scenario, bed, model, found), 'the second try', found, true)
     next.end()
     compareGenerations(scenario, bed, model, found)
     compareCheckpoints(bed, checkpoints, found)
-    return { process: faulty, found }
+    return { process: faulty, life, found }
   } finally {
     for (const process of processes) process.dispose()
     try {
@@ -176,14 +206,9 @@ function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
 }
 
-async function firstTry(scenario: Scenario, bed: Bed, model: Model, checkpoints: Contents[]): Promise<void> {
-  if (scenario === 'recover' || scenario === 'branch' || scenario === 'checkpoint-recover') {
-    await recoverSession(recoverRequest(bed, false))
-    return
-  }
-  const noted = scenario === 'checkpoint' ? checkpoints : undefined
-  const mounted = await liveUntilSuspend(bed, model, scenario === 'mount-writeback', noted)
-  await mounted.suspend()
+async function firstTry(isRecovery: boolean, bed: Bed, life: GuestLife): Promise<void> {
+  if (isRecovery) await recoverSession(recoverRequest(bed, false))
+  else await (await life.untilSuspend()).suspend()
 }
 
 async function secondTry(scenario: Scenario, bed: Bed, model: Model, found: string[]): Promise<void> {
@@ -191,7 +216,7 @@ async function secondTry(scenario: Scenario, bed: Bed, model: Model, found: stri
     await recoverSession(recoverRequest(bed, true))
     return
   }
-  const mounted = await Mounted.open(bed, false)
+  const mounted = await Mounted.open(bed, { writeback: false })
   found.push(...violations(model, await mounted.contents()).map((why) => `mounted again: ${why}`))
   if (mounted.lost.length === 0) {
     await mounted.suspend()
@@ -226,84 +251,6 @@ function overtake({ share: root }: Bed): void {
     entries: base.manifest.entries.map((entry) => ({ ...entry, mode: 0o700 }))
   })
   releaseLease(share, held, { number: published.number, digest: published.digest })
-}
-
-/** What the guest does between mount and suspend. Every value is written once. */
-async function liveUntilSuspend(
-  bed: Bed,
-  model: Model,
-  writeback: boolean,
-  checkpoints?: Contents[]
-): Promise<Mounted> {
-  const mounted = await Mounted.open(bed, writeback)
-  const { tree } = mounted
-  const open = async (name: string): Promise<number | undefined> => {
-    try {
-      return await tree.open(tree.lookup(ROOT_INODE, name).inode, constants.O_RDWR)
-    } catch (error) {
-      mustBeAnswer(error)
-      return undefined
-    }
-  }
-  const close = (handle: number | undefined): void => {
-    try {
-      if (handle !== undefined) tree.release(handle)
-    } catch (error) {
-      mustBeAnswer(error)
-    }
-  }
-  const disk = await open('disk')
-  if (disk !== undefined) {
-    await mounted.contents().catch(mustBeAnswer)
-    await mounted.write(model, 'disk', disk, 0, 1000)
-    await mounted.write(model, 'disk', disk, 33, 1001)
-    await mounted.fsync(model, 'disk', disk)
-    mounted.vm.cache.evict(Number.MAX_SAFE_INTEGER)
-    await mounted.writeHalves(model, 'disk', disk, 7, 1002)
-    await mounted.write(model, 'disk', disk, 0, 1003)
-  }
-  const made = { fresh: 'fresh' }
-  model.files.set('fresh', new ModelFile())
-  const isMade = mounted.change(model, made, () => {
-    tree.create(ROOT_INODE, 'fresh', { mode: 0o600, uid: 0, gid: 0 })
-  })
-  const fresh = isMade ? await open('fresh') : undefined
-  if (fresh !== undefined) {
-    await mounted.write(model, 'fresh', fresh, 0, 1004)
-    await mounted.write(model, 'fresh', fresh, 1, 1005)
-    await mounted.fsync(model, 'fresh', fresh)
-  }
-  await mounted.upload().catch(mustBeAnswer)
-  if (disk !== undefined) await mounted.write(model, 'disk', disk, 0, 1006)
-  if (isMade) {
-    mounted.change(model, { fresh: undefined, renamed: 'fresh' }, () => {
-      tree.rename(ROOT_INODE, 'fresh', ROOT_INODE, 'renamed', 0)
-    })
-  }
-  mounted.change(model, { gone: undefined }, () => {
-    tree.unlink(ROOT_INODE, 'gone')
-  })
-  await checkpoint(mounted, checkpoints)
-  if (disk !== undefined) {
-    await mounted.fsync(model, 'disk', disk)
-    await mounted.write(model, 'disk', disk, DISK_PAGES, 1007)
-    await mounted.write(model, 'disk', disk, 3, 1008)
-  }
-  await checkpoint(mounted, checkpoints)
-  if (disk !== undefined) await mounted.write(model, 'disk', disk, 3, 1009)
-  close(fresh)
-  close(disk)
-  return mounted
-}
-
-async function checkpoint(mounted: Mounted, checkpoints: Contents[] | undefined): Promise<void> {
-  if (checkpoints === undefined) return
-  try {
-    checkpoints.push(await mounted.contents())
-    await mounted.checkpoint()
-  } catch (error) {
-    mustBeAnswer(error)
-  }
 }
 
 /** Each checkpoint on the share is what the mount showed when it was asked for one; none is there twice. */

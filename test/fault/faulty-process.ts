@@ -4,8 +4,10 @@
  * own process: one case takes milliseconds, and thousands can be tried.
  *
  * Power loss: what was written to a file since its last fsync is undone, wholly or in part; names that were made, moved
- * or removed since the last fsync of their directory may be as before (client's side only: an NFS server makes them
- * durable before it answers).
+ * or removed since the last fsync of their directory may be as before. 'power' spares names on the share (an NFS server makes
+ * them durable before it answers), 'power-server' does not (other file systems need the fsync of the directory).
+ *
+ * Tasks of worker threads (task()) can hang: an nth one waits before it does anything, or with its answer, until release().
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import fs from 'node:fs'
@@ -15,8 +17,22 @@ import type { Random } from '../support/random.js'
 
 export type Side = 'client' | 'share'
 export type Errno = 'EIO' | 'ENOSPC' | 'EDQUOT' | 'EROFS' | 'EACCES' | 'ESTALE'
-/** 'lie': the call is made, and reports an error all the same. 'short': fewer bytes than asked for. */
-export type Kind = Errno | 'die-before' | 'die-after' | 'tear' | 'short' | 'lie' | 'power'
+/**
+ * 'lie': the call is made, and reports an error all the same. 'lie-ok': it reports success and does nothing. 'short': fewer bytes than
+ * asked for. 'power-server': the share's machine loses power as well. 'hang-before', 'hang-after': of a task, not of a call.
+ */
+export type Kind =
+  | Errno
+  | 'die-before'
+  | 'die-after'
+  | 'tear'
+  | 'short'
+  | 'lie'
+  | 'lie-ok'
+  | 'power'
+  | 'power-server'
+  | 'hang-before'
+  | 'hang-after'
 
 export interface Fault {
   readonly side: Side
@@ -37,6 +53,7 @@ export class ProcessEnded extends Error {
 
 interface Undo {
   durable: boolean
+  readonly side: Side
   readonly directory: string
   undo(): void
 }
@@ -54,11 +71,16 @@ export class FaultyProcess {
   isDead = false
   /** resolves when the process has ended */
   readonly ended: Promise<void>
+  /** resolves when a task has begun to hang */
+  readonly hanging: Promise<void>
   readonly #roots: Readonly<Record<Side, string>>
   readonly #fault: Fault | undefined
   readonly #boot: string
   readonly #stash: string
   #resolveEnded: () => void = () => undefined
+  #resolveHanging: () => void = () => undefined
+  #resolveReleased: () => void = () => undefined
+  readonly #released: Promise<void>
   readonly #descriptors = new Map<number, string>()
   readonly #handles = new Map<number, { handle: fs.promises.FileHandle; file: string }>()
   readonly #timers = new Set<NodeJS.Timeout>()
@@ -73,6 +95,8 @@ export class FaultyProcess {
     this.#boot = options.boot
     this.#stash = real.mkdtempSync(path.join(options.stash, 'process-'))
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve))
+    this.hanging = new Promise((resolve) => (this.#resolveHanging = resolve))
+    this.#released = new Promise((resolve) => (this.#resolveReleased = resolve))
   }
 
   run<Result>(body: () => Result): Result {
@@ -96,8 +120,33 @@ export class FaultyProcess {
     this.#resolveEnded()
   }
 
-  /** After end(): what was not synced is lost, in part. */
-  losePower(random: Random): void {
+  /** What hangs goes on. */
+  release(): void {
+    this.#resolveReleased()
+  }
+
+  /** A task of a worker thread, which may hang. One whose thread was ended meanwhile does nothing more. */
+  async task(name: string, perform: () => unknown, isEnded: () => boolean): Promise<unknown> {
+    const hangs = this.#isFault('share', `task.${name}`) ? this.#fault?.kind : undefined
+    if (hangs !== undefined) this.fired = true
+    if (hangs === 'hang-before') {
+      await this.#hang()
+      if (isEnded()) return new Promise(() => undefined)
+    }
+    try {
+      return perform()
+    } finally {
+      if (hangs === 'hang-after' && !this.isDead) await this.#hang()
+    }
+  }
+
+  #hang(): Promise<void> {
+    this.#resolveHanging()
+    return this.#released
+  }
+
+  /** After end(): what was not synced is lost, in part. Each machine has done its names in their order. */
+  losePower(random: Random, machines: readonly Side[]): void {
     for (const { descriptor, writes } of this.#unsynced.values()) {
       for (const { at, old, size } of [...writes].reverse()) {
         if (random.below(3) === 0) continue
@@ -105,8 +154,11 @@ export class FaultyProcess {
         if (real.fstatSync(descriptor).size > size && at + old.length >= size) real.ftruncateSync(descriptor, size)
       }
     }
-    const kept = random.below(this.#names.length + 1)
-    for (const name of this.#names.slice(kept).reverse()) if (!name.durable) name.undo()
+    for (const machine of machines) {
+      const names = this.#names.filter(({ side }) => side === machine)
+      const kept = random.below(names.length + 1)
+      for (const name of names.slice(kept).reverse()) if (!name.durable) name.undo()
+    }
   }
 
   dispose(): void {
@@ -123,15 +175,12 @@ export class FaultyProcess {
     const side = this.#sideOf(file)
     const perform = (given = args): unknown => this.#perform(operation, original, given, file)
     if (side === undefined) return perform()
-    const key = `${side} ${operation}`
-    const count = (this.counts.get(key) ?? 0) + 1
-    this.counts.set(key, count)
-    const fault = this.#fault
-    if (fault?.side !== side || fault.operation !== operation || fault.call !== count) return perform()
+    if (!this.#isFault(side, operation) || this.#fault === undefined) return perform()
     this.fired = true
-    switch (fault.kind) {
+    switch (this.#fault.kind) {
       case 'die-before':
       case 'power':
+      case 'power-server':
         this.end()
         throw new ProcessEnded()
       case 'die-after':
@@ -148,11 +197,22 @@ export class FaultyProcess {
       case 'lie':
         perform()
         throw errorOf('EIO', operation)
+      case 'lie-ok':
+        return undefined
       default:
         if (operation === 'closeSync') perform() // the descriptor is gone whatever close says
         if (operation === 'existsSync') return false
-        throw errorOf(fault.kind, operation)
+        throw errorOf(this.#fault.kind, operation)
     }
+  }
+
+  /** Counts the call; whether it is the one that goes wrong. */
+  #isFault(side: Side, operation: string): boolean {
+    const key = `${side} ${operation}`
+    const count = (this.counts.get(key) ?? 0) + 1
+    this.counts.set(key, count)
+    const fault = this.#fault
+    return fault?.side === side && fault.operation === operation && fault.call === count
   }
 
   async callLater(operation: string, original: AnyFunction, args: unknown[]): Promise<unknown> {
@@ -271,7 +331,8 @@ export class FaultyProcess {
   }
 
   #rememberName(name: string, undo: () => void): void {
-    if (this.#sideOf(name) !== 'client') return
+    const side = this.#sideOf(name)
+    if (side === undefined) return
     const careful = (): void => {
       try {
         undo()
@@ -279,7 +340,7 @@ export class FaultyProcess {
         // its directory is gone by another undo
       }
     }
-    this.#names.push({ durable: false, directory: path.dirname(name), undo: careful })
+    this.#names.push({ durable: false, side, directory: path.dirname(name), undo: careful })
   }
 
   #aside(): string {

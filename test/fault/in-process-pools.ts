@@ -1,6 +1,7 @@
 /**
  * The share's tasks without threads: in the process of their caller, so that its faults hit them. Everything else of a
- * mount is as it runs for users. Errors cross as they cross threads.
+ * mount is as it runs for users. Errors cross as they cross threads. A synchronous call cannot hang here without stopping
+ * everything, so it is the task that hangs: what a thread has done of it before nobody but the share can see.
  */
 import { fromPlainError, toPlainError } from '../../src/base/errors.js'
 import { CommitPool } from '../../src/commit/commit-pool.js'
@@ -19,10 +20,21 @@ export function installInProcessPools(): void {
     if (share === undefined) shares.set(pool, (share = new Share(pool.vmPath)))
     return share
   }
-  const perform = async (tasks: AnyTasks, name: string, share: Share, input: unknown): Promise<unknown> => {
+  const closed = new WeakSet<CommitPool>()
+  const isClosed = (pool: SharePool | CommitPool): boolean =>
+    pool instanceof SharePool ? pool.isClosed : closed.has(pool)
+  const perform = async (
+    tasks: AnyTasks,
+    name: string,
+    pool: SharePool | CommitPool,
+    input: unknown
+  ): Promise<unknown> => {
+    const share = shareOf(pool)
     await Promise.resolve()
     try {
-      return tasks[name]?.(share, input)
+      const task = (): unknown => tasks[name]?.(share, input)
+      const process = currentProcess()
+      return process === undefined ? task() : await process.task(name, task, () => isClosed(pool))
     } catch (error) {
       if (currentProcess()?.isDead === true) return new Promise(() => undefined)
       throw fromPlainError(toPlainError(error))
@@ -30,10 +42,15 @@ export function installInProcessPools(): void {
   }
   SharePool.prototype.run = function (this: SharePool, name: string, input: unknown) {
     if (this.isClosed) return new Promise(() => undefined)
-    return perform(shareTasks as unknown as AnyTasks, name, shareOf(this), input)
+    return perform(shareTasks as unknown as AnyTasks, name, this, input)
   } as typeof SharePool.prototype.run
   CommitPool.prototype.run = function (this: CommitPool, name: string, input: object) {
     const given = name === 'encode' ? { known: this.known, ...input } : input
-    return perform(commitTasks as unknown as AnyTasks, name, shareOf(this), given)
+    return perform(commitTasks as unknown as AnyTasks, name, this, given)
   } as typeof CommitPool.prototype.run
+  const { close } = CommitPool.prototype
+  CommitPool.prototype.close = function (this: CommitPool) {
+    closed.add(this)
+    return close.call(this)
+  }
 }

@@ -1,13 +1,25 @@
 /**
  * One life of a mount, as its daemon lives it without the kernel: open, read, write, fsync, rename, unlink, evict, upload,
- * checkpoint, suspend; and what may be in it afterwards.
+ * trickle, checkpoint, suspend; and what may be in it afterwards. On the direct transport a part of its reads and writes asks the
+ * table of the request threads first, as they do.
  */
+import fs from 'node:fs'
 import path from 'node:path'
 import pino from 'pino'
+import { getBit } from '../../src/base/bits.js'
 import { IsrfsError } from '../../src/base/errors.js'
-import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, BLOCKS_PER_REGION, PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
+import { highWord, lowWord, readShared, type Transfer, writeShared } from '../../src/base/region-table.js'
+import {
+  BLOCK_BYTES,
+  BLOCKS_PER_MAP_PAGE,
+  BLOCKS_PER_REGION,
+  PAGE_BYTES,
+  PAGES_PER_BLOCK,
+  ROOT_INODE
+} from '../../src/base/units.js'
 import type { Checkpointer } from '../../src/commit/checkpointer.js'
 import { EarlyUpload } from '../../src/commit/early-upload.js'
+import { Trickle } from '../../src/commit/trickle.js'
 import { createCheckpointer } from '../../src/daemon/checkpoint.js'
 import type { Outcome } from '../../src/daemon/messages.js'
 import { type OpenedVm, openVm } from '../../src/daemon/opened-vm.js'
@@ -18,95 +30,28 @@ import { decodeMapRoot, MapPage } from '../../src/format/block-map.js'
 import { readStored } from '../../src/format/chunk.js'
 import type { PublishedGeneration } from '../../src/format/generations.js'
 import { Images } from '../../src/image/images.js'
+import { SharedRegions } from '../../src/image/shared-regions.js'
+import type { Inode } from '../../src/session/namespace-types.js'
 import { Share } from '../../src/share/share.js'
 import { Tree } from '../../src/tree/tree.js'
+import type { Random } from '../support/random.js'
 import { currentProcess, ProcessEnded } from './faulty-process.js'
+import { HALF, type Model, pageOf } from './model.js'
 
 export const log = pino({ level: 'silent' })
-
-/** Every value a file's page may have; the last is the newest that was answered. A page is filled with its value. */
-export class ModelFile {
-  readonly pages: number[][] = []
-  /** the file's whole size in pages; only ever grows here */
-  sizes: number[] = [0]
-
-  constructor(values: readonly number[] = []) {
-    this.pages = values.map((value) => [value])
-    this.sizes = [values.length]
-  }
-
-  /** before a write is asked for */
-  begin(page: number, value: number): void {
-    while (this.pages.length <= page) this.pages.push([0])
-    this.pages[page]?.push(value)
-    if (page >= Math.max(...this.sizes)) this.sizes.push(page + 1)
-  }
-
-  /** the write was answered: a process that is killed after this has kept it, a power cut need not */
-  answered(page: number): void {
-    const values = this.pages[page]
-    this.#answered.set(page, (values?.length ?? 1) - 1)
-    this.#answeredSize = Math.max(this.#answeredSize, page + 1)
-  }
-
-  readonly #answered = new Map<number, number>()
-  #answeredSize = 0
-
-  /** what was answered counts whatever happens from now on */
-  accept(): void {
-    for (const [page, index] of this.#answered) {
-      this.pages[page]?.splice(0, index)
-    }
-    this.#answered.clear()
-    this.sizes = this.sizes.filter((size) => size >= this.#answeredSize)
-  }
-}
-
-/** What the VM may be. Names that are open have two answers. */
-export class Model {
-  readonly files = new Map<string, ModelFile>()
-  /** name -> labels of what may have it; undefined: nothing */
-  readonly names = new Map<string, (string | undefined)[]>()
-  readonly #answered = new Map<string, string | undefined>()
-
-  constructor(files: Readonly<Record<string, readonly number[]>>) {
-    for (const [name, values] of Object.entries(files)) {
-      this.files.set(name, new ModelFile(values))
-      this.names.set(name, [name])
-    }
-  }
-
-  begin(changes: Readonly<Record<string, string | undefined>>): void {
-    for (const [name, label] of Object.entries(changes))
-      this.names.set(name, [...(this.names.get(name) ?? [undefined]), label])
-  }
-
-  answered(changes: Readonly<Record<string, string | undefined>>): void {
-    for (const [name, label] of Object.entries(changes)) this.#answered.set(name, label)
-  }
-
-  failed(changes: Readonly<Record<string, string | undefined>>): void {
-    for (const name of Object.keys(changes)) this.names.get(name)?.pop()
-  }
-
-  /** the journal is durable: all that was answered counts */
-  acceptNames(): void {
-    for (const [name, label] of this.#answered) this.names.set(name, [label])
-    this.#answered.clear()
-  }
-
-  acceptAll(): void {
-    this.acceptNames()
-    for (const file of this.files.values()) file.accept()
-  }
-}
 
 export interface Bed {
   readonly share: string
   readonly client: string
 }
 
-export function requestOf({ share, client }: Bed, writeback: boolean): MountRequest {
+export interface MountOptions {
+  readonly writeback: boolean
+  /** on the direct transport: request threads read and write beside the owner, at moments that these numbers decide */
+  readonly threads?: Random | undefined
+}
+
+export function requestOf({ share, client }: Bed, { writeback, threads }: MountOptions): MountRequest {
   return {
     vmPath: share,
     mountpoint: '/nowhere',
@@ -119,7 +64,7 @@ export function requestOf({ share, client }: Bed, writeback: boolean): MountRequ
     shareTimeoutMs: null,
     metricsPort: null,
     acceptRollback: false,
-    transport: 'binding',
+    transport: threads === undefined ? 'binding' : 'direct',
     readOnly: false,
     discard: false,
     allowOther: false,
@@ -129,32 +74,62 @@ export function requestOf({ share, client }: Bed, writeback: boolean): MountRequ
   }
 }
 
+const THREAD_REGIONS_MAX = 4
+/** what a thread is asked to read at once */
+const READ_BYTES = 8 * PAGE_BYTES
+const TRICKLE_PASSES = 4
+const TRICKLE_PASS_MS = 60_000
+
 export class Mounted {
   readonly vm: OpenedVm
   readonly images: Images
   readonly tree: Tree
+  /** what request threads have answered */
+  readonly byThreads = { reads: 0, writes: 0 }
   readonly #request: MountRequest
   readonly #checkpointer: Checkpointer | undefined
+  readonly #threads: Random | undefined
+  readonly #shared: SharedRegions | undefined
+  readonly #trickle: Trickle
+  /** the trickle's clock */
+  #nowMs = 0
 
-  static async open(bed: Bed, writeback: boolean): Promise<Mounted> {
-    const request = requestOf(bed, writeback)
+  static async open(bed: Bed, options: MountOptions): Promise<Mounted> {
+    const request = requestOf(bed, options)
     const vm = await openVm({ request, log, notice: () => undefined, checkpoint: () => undefined })
-    return new Mounted(vm, request)
+    return new Mounted(vm, request, options.threads)
   }
 
-  private constructor(vm: OpenedVm, request: MountRequest) {
+  private constructor(vm: OpenedVm, request: MountRequest, threads: Random | undefined) {
     this.vm = vm
     this.#request = request
+    this.#threads = threads
+    const { session, cache } = vm
+    this.#shared =
+      threads === undefined
+        ? undefined
+        : new SharedRegions({ session, cache, mayWrite: request.writeback, regionsMax: THREAD_REGIONS_MAX })
     this.images = new Images({
-      session: vm.session,
-      cache: vm.cache,
+      session,
+      cache,
       pool: vm.pool,
+      shared: this.#shared,
       writeback: request.writeback,
       onDamage: () => undefined,
       onWarning: () => undefined
     })
     this.#checkpointer = createCheckpointer(request, vm, this.images)
-    this.tree = new Tree(vm.session, this.images, { readOnly: false, writeback: request.writeback })
+    this.#trickle = new Trickle({
+      vmPath: request.vmPath,
+      session,
+      cache,
+      maps: this.images.maps,
+      isBusy: () => false,
+      bring: (inode, blocks) => this.images.ahead.bring(inode, blocks, 'warm'),
+      onWarning: () => undefined,
+      nowMs: () => this.#nowMs
+    })
+    this.tree = new Tree(session, this.images, { readOnly: false, writeback: request.writeback })
   }
 
   get lost(): readonly string[] {
@@ -166,9 +141,29 @@ export class Mounted {
     const file = model.files.get(label)
     file?.begin(page, value)
     try {
-      await this.tree.write(handle, pageOf(value), page * PAGE_BYTES)
+      if (!this.#writeByThread(model, label, pageOf(value), page))
+        await this.tree.write(handle, pageOf(value), page * PAGE_BYTES)
       requireAlive()
       file?.answered(page)
+    } catch (error) {
+      mustBeAnswer(error)
+    }
+  }
+
+  /** One request of many pages: the first value for the first page, and so on. */
+  async writeMany(
+    model: Model,
+    label: string,
+    handle: number,
+    first: number,
+    values: readonly number[]
+  ): Promise<void> {
+    const file = model.files.get(label)
+    for (const [index, value] of values.entries()) file?.begin(first + index, value)
+    try {
+      await this.tree.write(handle, Buffer.concat(values.map(pageOf)), first * PAGE_BYTES)
+      requireAlive()
+      for (const index of values.keys()) file?.answered(first + index)
     } catch (error) {
       mustBeAnswer(error)
     }
@@ -193,15 +188,43 @@ export class Mounted {
     }
   }
 
-  async fsync(model: Model, label: string, handle: number): Promise<void> {
+  /** `meanwhile` runs while the sync is under way: what it writes need not be part of it. */
+  async fsync(model: Model, label: string, handle: number, meanwhile?: () => Promise<void>): Promise<void> {
+    const accept = model.files.get(label)?.syncing()
+    const syncing = this.tree.fsync(handle, false)
+    syncing.catch(() => undefined)
+    await meanwhile?.()
     try {
-      await this.tree.fsync(handle, false)
+      await syncing
       requireAlive()
-      model.files.get(label)?.accept()
+      accept?.()
       model.acceptNames()
     } catch (error) {
       mustBeAnswer(error)
     }
+  }
+
+  /** False: the owner has to do all of it, even though some bytes may be written. */
+  #writeByThread(model: Model, label: string, bytes: Buffer, page: number): boolean {
+    const inode = this.#inodeOf(model, label)
+    if (this.#shared === undefined || inode === undefined || this.#threads?.below(4) === 0) return false
+    const { table } = this.#shared
+    const { id } = inode
+    const offset = page * PAGE_BYTES
+    const isDone = writeShared(table, lowWord(id), highWord(id), bytes, 0, offset, bytes.length, writeFully)
+    if (isDone) this.byThreads.writes++
+    return isDone
+  }
+
+  /** By the name that it was given last. */
+  #inodeOf(model: Model, label: string): Inode | undefined {
+    const { namespace } = this.vm.session
+    const children = namespace.get(ROOT_INODE)?.children
+    for (const [name, labels] of model.names) {
+      const id = labels.at(-1) === label ? children?.get(name) : undefined
+      if (id !== undefined) return namespace.get(id)
+    }
+    return undefined
   }
 
   /** An operation on names: all of it or nothing. */
@@ -237,6 +260,15 @@ export class Mounted {
     upload.stop()
   }
 
+  /** Sends what has been quiet, so often that it does not wait for company any more. */
+  async trickle(): Promise<void> {
+    for (let pass = 0; pass < TRICKLE_PASSES; pass++) {
+      this.#nowMs += TRICKLE_PASS_MS
+      await this.#trickle.pass()
+      requireAlive()
+    }
+  }
+
   /** Publishes what there is. */
   async checkpoint(): Promise<void> {
     await this.#checkpointer?.run({ flush: () => Promise.resolve(), onProgress: () => undefined })
@@ -251,14 +283,46 @@ export class Mounted {
       const inode = namespace.get(id)
       if (inode === undefined) continue
       const bytes = Buffer.alloc(inode.sizeBytes)
-      await this.images.read(inode, bytes, 0)
+      const step = this.#shared === undefined ? bytes.length : READ_BYTES
+      for (let at = 0; at < bytes.length; at += step) await this.#read(inode, bytes.subarray(at, at + step), at)
       all.set(name, bytes)
     }
     return all
   }
 
+  async #read(inode: Inode, into: Buffer, offset: number): Promise<void> {
+    if (this.#shared !== undefined && this.#threads?.below(4) !== 0) {
+      const { table } = this.#shared
+      const { id } = inode
+      if (readShared(table, lowWord(id), highWord(id), into, 0, offset, into.length, readFully)) {
+        this.byThreads.reads++
+        return
+      }
+    }
+    await this.images.read(inode, into, offset)
+  }
+
+  /** Pages of a file that are here, in the session or in the cache, as they read. */
+  async present(model: Model, label: string): Promise<Map<number, Buffer>> {
+    const inode = this.#inodeOf(model, label)
+    const found = new Map<number, Buffer>()
+    if (inode === undefined) return found
+    const cached = this.vm.cache.knownRegion(inode.id, 0)?.present
+    for (let page = 0; (page + 1) * PAGE_BYTES <= inode.sizeBytes; page++) {
+      const block = Math.floor(page / PAGES_PER_BLOCK)
+      const isChanged = (((inode.regions.get(0)?.valid[block] ?? 0) >>> (page % PAGES_PER_BLOCK)) & 1) === 1
+      const isCached = cached !== undefined && getBit(cached, block)
+      if (!isChanged && !isCached) continue
+      const bytes = Buffer.alloc(PAGE_BYTES)
+      await this.images.read(inode, bytes, page * PAGE_BYTES)
+      found.set(page, bytes)
+    }
+    return found
+  }
+
   async suspend(): Promise<Outcome> {
     this.images.stop()
+    this.#trickle.stop()
     await this.#checkpointer?.stop()
     const settling = { verify: false, log, onProgress: () => undefined, notice: () => undefined }
     try {
@@ -269,55 +333,24 @@ export class Mounted {
   }
 }
 
-/** values of a page of which the first half is new are above this, old + HALF + new */
-export const HALF = 1_000_000
-
-export function pageOf(value: number): Buffer {
-  const bytes = Buffer.alloc(PAGE_BYTES)
-  for (let at = 0; at < PAGE_BYTES; at += 4) bytes.writeUInt32LE(value, at)
-  return bytes
-}
-
-function matches(page: Buffer, allowed: number): boolean {
-  if (allowed < HALF) return page.equals(pageOf(allowed))
-  // half new, half old
-  const first = page.readUInt32LE(0)
-  const second = page.readUInt32LE(PAGE_BYTES / 2)
-  return (
-    second + HALF + first === allowed &&
-    page.subarray(0, PAGE_BYTES / 2).equals(pageOf(first).subarray(PAGE_BYTES / 2)) &&
-    page.subarray(PAGE_BYTES / 2).equals(pageOf(second).subarray(PAGE_BYTES / 2))
-  )
-}
-
-/** What is not as the model says. */
-export function violations(model: Model, contents: ReadonlyMap<string, Buffer>): string[] {
-  const found: string[] = []
-  for (const [name, labels] of model.names) {
-    const bytes = contents.get(name)
-    if (bytes === undefined) {
-      if (!labels.includes(undefined)) found.push(`${name} is missing`)
-      continue
+/** As a request thread does it (fuse/direct/thread-answers.ts); one whose process has ended answers nothing. */
+function fully(transfer: (...given: Parameters<Transfer>) => number): Transfer {
+  return (descriptor, bytes, at, length, position) => {
+    try {
+      for (let done = 0; done < length;) {
+        const count = transfer(descriptor, bytes, at + done, length - done, position + done)
+        if (count === 0) return false
+        done += count
+      }
+      return true
+    } catch {
+      requireAlive()
+      return false
     }
-    const why = labels.map((label) => (label === undefined ? 'it should be gone' : wrongIn(model, label, bytes)))
-    if (!why.includes(undefined)) found.push(`${name}: ${why.join('; ')}`)
   }
-  for (const name of contents.keys()) if (!model.names.has(name)) found.push(`${name} should not be there`)
-  return found
 }
-
-function wrongIn(model: Model, label: string, bytes: Buffer): string | undefined {
-  const file = model.files.get(label)
-  if (file === undefined) return 'unknown'
-  if (!file.sizes.includes(bytes.length / PAGE_BYTES))
-    return `${String(bytes.length)} bytes, allowed ${file.sizes.join()} pages`
-  for (const [index, allowed] of file.pages.entries()) {
-    const page = bytes.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES)
-    if (page.length > 0 && !allowed.some((value) => matches(page, value)))
-      return `page ${String(index)} is ${String(page.readUInt32LE(0))}, allowed ${allowed.join()}`
-  }
-  return undefined
-}
+const readFully = fully((...given) => fs.readSync(...given))
+const writeFully = fully((...given) => fs.writeSync(...given))
 
 /** An error that a program or a person is told is a known one, in words; anything else is a defect. */
 export function mustBeAnswer(error: unknown): void {

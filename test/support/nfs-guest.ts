@@ -28,11 +28,13 @@ type Outcome = ReadonlyMap<string, string>
 export class NfsGuest {
   readonly #scenarios: readonly string[]
   readonly #seed: number
+  readonly #limitS: number
   #outcome: Promise<Outcome> | undefined
 
   /** The first scenario that is asked for boots the guest, and all run. */
-  constructor(seed: number, scenarios: readonly string[]) {
+  constructor(seed: number, scenarios: readonly string[], limitS = LIMIT_S) {
     this.#seed = seed
+    this.#limitS = limitS
     this.#scenarios = scenarios
   }
 
@@ -60,7 +62,7 @@ export class NfsGuest {
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'isrfs-test-nfs-'))
     try {
       fs.writeFileSync(path.join(directory, 'command'), this.#command())
-      const { code, text } = await guest(directory)
+      const { code, text } = await guest(directory, this.#limitS)
       const names = fs.readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isFile())
       const outcome = new Map(names.map(({ name }) => [name, fs.readFileSync(path.join(directory, name), 'utf8')]))
       if (outcome.has('0.log')) return outcome
@@ -88,9 +90,9 @@ export class NfsGuest {
   }
 }
 
-async function guest(directory: string): Promise<Ended> {
+async function guest(directory: string, limitS: number): Promise<Ended> {
   const child = spawn(path.join(SCENARIOS, 'guest'), [directory], {
-    env: { ...process.env, LIMIT_S: String(LIMIT_S) },
+    env: { ...process.env, LIMIT_S: String(limitS) },
     stdio: ['ignore', 'pipe', 'pipe']
   })
   let text = ''

@@ -15,6 +15,9 @@ After each round the share is compared with a model of what was accepted:
 
 Ends with 1 and a message that names the seed on the first violation, else with one line of counts. fast-beats.js beside it shortens
 the watch of lease --break.
+
+ISRFS_TWO_MACHINES, when it is set, puts the clients on machines of their own (nfs/campaign.py): {"server": where the share lies on its
+server, "a": {"share": where client a has it mounted, "command": what runs a command there}, "b": ...}.
 """
 import glob
 import hashlib
@@ -32,10 +35,12 @@ from collections import Counter
 PAGE = 4096
 PAGES = 256
 PATIENCE_S = 120
+LATE_S = 0.5  # what a killed client has sent to its server may still be done there
 HERE = os.path.dirname(os.path.realpath(__file__))
 seed, rounds, work, cli = int(sys.argv[1]), int(sys.argv[2]), os.path.realpath(sys.argv[3]), os.path.realpath(sys.argv[4])
 chance = random.Random(seed)
-vm, show = f"{work}/share/vm", f"{work}/show"
+machines = json.loads(os.environ.get("ISRFS_TWO_MACHINES", "null"))
+vm, show = f"{machines['server'] if machines else f'{work}/share'}/vm", f"{work}/show"
 environment = {**os.environ, "NODE_OPTIONS": f"--import={HERE}/fast-beats.js"}
 counts = Counter()
 began = time.monotonic()
@@ -55,14 +60,14 @@ def tell(text):
         print(story[-1], file=file)
 
 
-def start(client_dir, *words):
-    return subprocess.Popen(["node", cli, "--client-dir", client_dir, *words], stdout=subprocess.PIPE,
+def start(client_dir, *words, before=()):
+    return subprocess.Popen([*before, "node", cli, "--client-dir", client_dir, *words], stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def end(process, *codes):
     """Its exit code, which must be one of `codes`; what it has said is kept in process.said."""
-    words = " ".join(process.args[2:])
+    words = " ".join(process.args[process.args.index(cli) + 1:])
     try:
         process.said = process.communicate(timeout=PATIENCE_S)[0]
     except subprocess.TimeoutExpired:
@@ -136,11 +141,13 @@ class Client:
         self.view = None  # the generation that is shown read-only
         self.unmounting = None
         self.id = None
+        self.vm = f"{machines[name]['share']}/vm" if machines else vm
+        self.command = machines[name]["command"] if machines else ()
         for directory in (self.mountpoint, self.view_mountpoint):
             os.makedirs(directory, exist_ok=True)
 
     def start(self, *words):
-        return start(self.directory, *words)
+        return start(self.directory, *(self.vm if word == vm else word for word in words), before=self.command)
 
     def run(self, *words, codes=(0,)):
         process = self.start(*words)
@@ -167,6 +174,8 @@ class Client:
 
     def kill(self):
         wait_until(lambda: self.signal(signal.SIGKILL) or not self.daemons(), "a killed daemon to end")
+        if machines:
+            time.sleep(LATE_S)
 
     def let_go(self):
         """Leaves nothing behind that waits for a stopped process."""
