@@ -1,4 +1,5 @@
 /** Where a worker finds the bytes of a dirty block. */
+import type { Priority } from '../base/turn.js'
 import type { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
 import type { Session } from '../session/session.js'
@@ -13,10 +14,14 @@ export interface DirtyLayers {
 }
 
 /** Rejects when a page of the base's map cannot be read. */
-export async function sourceOf(dirty: DirtyBlock, { session, cache, maps }: DirtyLayers): Promise<BlockSource> {
+export async function sourceOf(
+  dirty: DirtyBlock,
+  { session, cache, maps }: DirtyLayers,
+  priority: Priority = 'demand'
+): Promise<BlockSource> {
   const { inode, block, uploaded } = dirty
   const { region, offset } = regionOf(block)
-  const base = uploaded === undefined ? await maps.place(inode.base?.map ?? null, block) : uploaded.place
+  const base = uploaded === undefined ? await maps.place(inode.base?.map ?? null, block, priority) : uploaded.place
   return {
     kind: 'layers',
     session: dirty.valid.length === 0 ? null : session.regionPath(inode.id, region),

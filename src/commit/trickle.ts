@@ -146,7 +146,7 @@ export class Trickle {
     })
     if (current.length === 0 || this.#isStopped()) return
     const startedMs = this.#nowMs()
-    const sources = await Promise.all(current.map(({ dirty }) => sourceOf(dirty, this.#options)))
+    const sources = await Promise.all(current.map(({ dirty }) => sourceOf(dirty, this.#options, 'warm')))
     const answer = await pool.run('encode', { blocks: sources })
     this.sentBytes += answer.sentBytes
     this.sendingSeconds += (this.#nowMs() - startedMs) / 1000

@@ -5,12 +5,11 @@
 import PQueue from 'p-queue'
 import type { Piscina } from 'piscina'
 import { fromPlainError, IsrfsError, type PlainError } from '../base/errors.js'
+import { type Priority, PRIORITY, Turn } from '../base/turn.js'
 import { BACKGROUND_IN_FLIGHT_MAX, startShareThreads } from './share-threads.js'
 import type { ShareTaskInput, ShareTaskName, ShareTaskOutput } from './share-tasks.js'
 
-/** Who overtakes whom in the queue. Lease work is small and must not wait behind data. */
-export const PRIORITY = { lease: 40, demand: 30, readahead: 20, tables: 15, profile: 10, stream: 5, warm: 0 } as const
-export type Priority = keyof typeof PRIORITY
+export { type Priority, PRIORITY, Turn } from '../base/turn.js'
 
 export interface Waiting {
   readonly what: string
@@ -118,28 +117,6 @@ export class SharePool {
   #started(): Piscina {
     this.#pool ??= startShareThreads(this.vmPath, this.#threads)
     return this.#pool
-  }
-}
-
-/** The place of a task in the queue: somebody who begins to wait for it may raise it. */
-export class Turn {
-  priority: Priority
-  #enqueue: (() => void) | undefined
-
-  constructor(priority: Priority) {
-    this.priority = priority
-  }
-
-  /** For the queue: what puts the task in again, at its new place. */
-  onRaised(enqueue: () => void): void {
-    this.#enqueue = enqueue
-  }
-
-  /** Has no effect when the priority is that high already, or when the task runs. */
-  raise(priority: Priority): void {
-    if (PRIORITY[priority] <= PRIORITY[this.priority]) return
-    this.priority = priority
-    this.#enqueue?.()
   }
 }
 

@@ -36,7 +36,11 @@ export interface FetchAheadParts {
   readonly cache: Cache
   readonly fetcher: Fetcher
   /** places of blocks; those that are zero are left out */
-  readonly requests: (inode: Inode, blocks: readonly number[]) => Promise<readonly BlockRequest[]>
+  readonly requests: (
+    inode: Inode,
+    blocks: readonly number[],
+    priority: AheadPriority
+  ) => Promise<readonly BlockRequest[]>
   /** a block was fetched ahead: its first reader has to be heard of */
   readonly onMarked: (inode: Inode, block: number) => void
 }
@@ -110,7 +114,7 @@ export class FetchAhead {
     let failure: unknown
     let found: readonly BlockRequest[]
     try {
-      found = await this.#parts.requests(inode, wanted)
+      found = await this.#parts.requests(inode, wanted, priority)
     } catch (error) {
       return { dataBlocks: blocks.length, absentBlocks: wanted.length, failure: error }
     }

@@ -30,7 +30,7 @@ import type { Cache } from '../cache/cache.js'
 import { EarlyUpload } from '../commit/early-upload.js'
 import { Trickle } from '../commit/trickle.js'
 import { type BlockKeeper, type BlockRequest, Fetcher, isDamage, withRetries } from '../fetch/fetcher.js'
-import type { SharePool, Waiting } from '../fetch/share-pool.js'
+import type { Priority, SharePool, Waiting } from '../fetch/share-pool.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Profile } from '../format/profile.js'
 import type { Inode } from '../session/namespace-types.js'
@@ -124,16 +124,16 @@ export class Images implements FileImage {
     this.ahead = new FetchAhead({
       cache: options.cache,
       fetcher: this.#fetcher,
-      requests: (inode, blocks) => this.#requests(inode, blocks),
+      requests: (inode, blocks, priority) => this.#requests(inode, blocks, priority),
       onMarked: (inode, block) => options.shared?.review(inode, block)
     })
     this.#replay = new Replay(options.session, this.ahead)
     const sessionDirectory = path.dirname(options.session.regionPath(ROOT_INODE, 0))
     this.#space = new Space(sessionDirectory, options.cache, options.headroomBytes)
-    this.maps = new BaseMaps(async (place) => {
+    this.maps = new BaseMaps(async (place, turn) => {
       const candidate = this.#cache.mapPath(place.digest)
       const { bytes, encodedBytes } = await withRetries(this.#pool, 'a block map', () =>
-        this.#pool.run('object', { place, candidate }, { priority: 'demand', what: 'a block map' })
+        this.#pool.run('object', { place, candidate }, { turn, what: 'a block map' })
       )
       this.#pool.counters.fetchedBytes += encodedBytes
       if (encodedBytes > 0) void this.#cache.keepMap(place.digest, bytes)
@@ -371,7 +371,7 @@ export class Images implements FileImage {
     const pages = Math.min(MAP_PAGES_LEARNT_MAX, Math.ceil(base.sizeBytes / (BLOCKS_PER_MAP_PAGE * BLOCK_BYTES)))
     void (async () => {
       try {
-        for (let page = 0; page < pages; page++) await this.maps.page(map, page)
+        for (let page = 0; page < pages; page++) await this.maps.page(map, page, 'warm')
       } catch {
         // the picture shows less; whoever reads the file hears why
       }
@@ -540,7 +540,7 @@ export class Images implements FileImage {
   async #obtain(inode: Inode, blocks: readonly number[], held: Map<number, HeldBlock>, forWhat: string): Promise<void> {
     try {
       const what = `${nameOf(inode)}, block ${String(blocks[0])}${forWhat}`
-      const requests = await this.#asWaiting(what, this.#requests(inode, blocks))
+      const requests = await this.#asWaiting(what, this.#requests(inode, blocks, 'demand'))
       const fetched = this.#fetcher.fetch(requests, 'demand', what)
       this.ahead.noteMiss(inode, blocks)
       this.#replay.noteMiss(inode)
@@ -561,7 +561,7 @@ export class Images implements FileImage {
   }
 
   /** Looks the blocks up in the base's map. Notes which blocks of their regions are zero; those need no request. */
-  async #requests(inode: Inode, blocks: readonly number[]): Promise<BlockRequest[]> {
+  async #requests(inode: Inode, blocks: readonly number[], priority: Priority): Promise<BlockRequest[]> {
     const map = inode.base?.map ?? null
     const requests: BlockRequest[] = []
     for (const block of blocks) {
@@ -570,7 +570,7 @@ export class Images implements FileImage {
         if (uploaded.place !== undefined) requests.push(this.#request(inode, block, uploaded.place))
         continue
       }
-      const page = await this.maps.page(map, Math.floor(block / BLOCKS_PER_MAP_PAGE))
+      const page = await this.maps.page(map, Math.floor(block / BLOCKS_PER_MAP_PAGE), priority)
       const regionIndex = Math.floor(block / BLOCKS_PER_REGION)
       const region = this.#cache.region(inode.id, regionIndex)
       if (region.zero === undefined) {

@@ -90,7 +90,7 @@ async function* batches(inode: Inode, maps: BaseMaps): AsyncGenerator<number[]> 
   const end = Math.ceil(Math.min(inode.baseLimitBytes, inode.sizeBytes) / BLOCK_BYTES)
   let batch: number[] = []
   for (let page = 0; page * BLOCKS_PER_MAP_PAGE < end; page++) {
-    const mapPage = await maps.page(inode.base?.map ?? null, page)
+    const mapPage = await maps.page(inode.base?.map ?? null, page, 'warm')
     const last = Math.min(end, (page + 1) * BLOCKS_PER_MAP_PAGE)
     for (let block = page * BLOCKS_PER_MAP_PAGE; block < last; block++) {
       const hasBytes = mapPage?.digest(block % BLOCKS_PER_MAP_PAGE) !== undefined && !inode.uploaded.has(block)
