@@ -306,6 +306,7 @@ export const STATUS_FIELDS: Readonly<Record<string, string>> = {
   phase: 'of a commit; empty: none',
   doneBytes: 'how far the commit is',
   toDoBytes: 'of how much',
+  transport: 'which way to the kernel serves it; an old kernel may have made a direct mount one of the binding',
   threadReads: 'READ requests that the threads of the direct transport have answered by themselves',
   threadWrites: 'WRITE requests that they have answered',
   openHandles: 'open files and directories',

@@ -52,6 +52,7 @@ export function assemble(request: MountRequest, vm: OpenedVm, log: Log, notice: 
   const hasHardLinks = (): boolean => vm.session.namespace.hasHardLinks()
   const options = { mountpoint, readOnly, allowOther, writeback, hasHardLinks, vmName: vmPath, onError, times, shared }
   const transport = createTransport(request.transport, tree, options, (text) => {
+    shared?.stop() // the binding has no threads that would read
     log.warn(event('notice'), text)
     notice(text)
   })

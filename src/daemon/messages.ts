@@ -94,6 +94,7 @@ export const statusSchema = z.object({
   doneBytes: z.number(),
   toDoBytes: z.number(),
   openHandles: z.number(),
+  transport: z.enum(['direct', 'binding']),
   threadReads: z.number(),
   threadWrites: z.number(),
   residentBytes: z.number(),

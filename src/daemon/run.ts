@@ -88,7 +88,7 @@ async function serve(
     },
     profile: () => images.nextProfile()
   })
-  const sources = { request, vm, images, shared, tree, life, checkpointer, since, times }
+  const sources = { request, vm, images, shared, tree, transport, life, checkpointer, since, times }
   const samples = new Samples(() => sampleOf(sources))
   // prom-client is loaded when somebody asks
   const metrics = async (): Promise<string> => (await import('./metrics.js')).metricsText(sources)
@@ -123,7 +123,7 @@ async function serve(
   const isWanted = gate.open()
   if (!isWanted) end('given up')
   const files = vm.base.manifest.entries.length
-  log.info(event('mounted', { generation: vm.base.number, files, transport: request.transport }), 'mounted')
+  log.info(event('mounted', { generation: vm.base.number, files, transport: transport.name }), 'mounted')
   void images.fetchMetadata()
   void replayProfile(vm, images, log)
   if (isWanted) reporter.ready({ generation: vm.base.number, files, totalBytes: images.totalBytes() })

@@ -2,6 +2,7 @@
 import { totalOf } from '../base/thread-counters.js'
 import { PAGE_BYTES } from '../base/units.js'
 import type { Checkpointer } from '../commit/checkpointer.js'
+import type { Transport } from '../fuse/port.js'
 import type { Images } from '../image/images.js'
 import type { SharedRegions } from '../image/shared-regions.js'
 import type { Tree } from '../tree/tree.js'
@@ -17,6 +18,7 @@ export interface StatusSources {
   readonly images: Images
   readonly shared: SharedRegions | undefined
   readonly tree: Tree
+  readonly transport: Pick<Transport, 'name'>
   readonly life: MountLife
   readonly checkpointer: Checkpointer | undefined
   /** when this mount began, ISO 8601 */
@@ -27,7 +29,7 @@ export interface StatusSources {
 const WAITING_MS_MIN = 1000
 
 export function statusOf(sources: StatusSources): Status {
-  const { request, vm, images, shared, tree, life, since } = sources
+  const { request, vm, images, shared, tree, transport, life, since } = sources
   const { session, pool, cache, right } = vm
   const { progress } = life
   const suspend = suspendOf(sources)
@@ -69,6 +71,7 @@ export function statusOf(sources: StatusSources): Status {
     doneBytes: progress.doneBytes,
     toDoBytes: progress.totalBytes,
     openHandles: tree.openHandles,
+    transport: transport.name,
     threadReads: shared === undefined ? 0 : totalOf(shared.counters, 'reads'),
     threadWrites: shared === undefined ? 0 : totalOf(shared.counters, 'writes'),
     residentBytes: process.memoryUsage.rss(),

@@ -31,6 +31,7 @@ export function createBindingTransport(tree: FileSystem, options: TransportOptio
 }
 
 class BindingTransport implements Transport {
+  readonly name = 'binding'
   readonly ended: Promise<void>
   readonly threadsWait = false
   readonly #tree: FileSystem
@@ -38,18 +39,20 @@ class BindingTransport implements Transport {
   readonly #running: RunningOperations
   readonly #mountpoint: string
   readonly #refusesToWrite: () => boolean
+  readonly #options: TransportOptions
   #resolveEnded: () => void = () => undefined
   #keepAlive: NodeJS.Timeout | undefined
 
   constructor(tree: FileSystem, options: TransportOptions) {
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve))
     this.#tree = tree
+    this.#options = options
     this.#mountpoint = path.resolve(options.mountpoint)
     this.#refusesToWrite = () => !options.readOnly && options.hasHardLinks?.() === true
     this.#running = new RunningOperations(options.onError, options.times)
     const operations = createOperations(tree, this.#running, () => this.#fuse.context() ?? { uid: 0, gid: 0 })
     const isRoot = process.getuid?.() === 0
-    const FuseWithOptions = extendBinding(loadBinding())
+    const FuseWithOptions = extendBinding(loadBinding(options))
     this.#fuse = new FuseWithOptions(
       this.#mountpoint,
       {
@@ -89,7 +92,7 @@ class BindingTransport implements Transport {
     if (this.#refusesToWrite()) {
       throw new FailedError(
         'a file of this VM has several names (hard links), and through the binding each of them would be a file of its own to the kernel: what is written to one would be lost to the other',
-        { hint: 'use --transport direct, or --read-only' }
+        { hint: `${orUseDirect(this.#options)}use --read-only` }
       )
     }
     this.#keepAlive = setInterval(() => undefined, TIMER_MS_MAX)
@@ -138,15 +141,20 @@ interface WithOptionString {
 type WithExtraOptions = Fuse & { readonly extraOptions: string[] }
 
 /** Throws FailedError where the package is not installed. */
-function loadBinding(): typeof Fuse {
+function loadBinding(options: TransportOptions): typeof Fuse {
   try {
     return createRequire(import.meta.url)('fuse-native') as typeof Fuse
   } catch (error) {
     throw new FailedError(`the FUSE binding is not installed, or does not fit this Node.js: ${firstLine(error)}`, {
-      hint: 'use --transport direct, or add the binding: sh mount-scripts/setup --binding',
+      hint: `${orUseDirect(options)}add the binding: sh mount-scripts/setup --binding`,
       cause: error
     })
   }
+}
+
+/** What comes first in a hint, where it can help. */
+function orUseDirect({ isDirectTooNew = false }: TransportOptions): string {
+  return isDirectTooNew ? '' : 'use --transport direct, or '
 }
 
 function firstLine(error: unknown): string {

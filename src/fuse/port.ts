@@ -51,6 +51,8 @@ export interface TransportOptions {
   readonly writeback: boolean
   /** whether a file has several names: the binding cannot serve these for writing */
   readonly hasHardLinks?: () => boolean
+  /** this kernel is too old for the direct transport: nothing advises to use it */
+  readonly isDirectTooNew?: boolean
   /** shown as the mount's source */
   readonly vmName: string
   readonly onError: ErrorListener
@@ -61,6 +63,8 @@ export interface TransportOptions {
 }
 
 export interface Transport {
+  /** the one that serves, which after a fallback is not the one that was asked for */
+  readonly name: TransportName
   /** Resolves when the mountpoint answers. */
   mount(): Promise<void>
   /** Resolves when the kernel has ended the mount (DESTROY): no request comes any more. */

@@ -105,6 +105,7 @@ test.serial('what fails when a mount lets go of its files does not hide how it e
   const { request, open } = makePlace(t)
   const vm = await open()
   const transport = {
+    name: 'direct' as const,
     threadsWait: false,
     mount: () => Promise.resolve(),
     ended: Promise.resolve(),

@@ -136,6 +136,7 @@ const STATUS: Status = {
   doneBytes: 0,
   toDoBytes: 0,
   openHandles: 0,
+  transport: 'direct',
   threadReads: 0,
   threadWrites: 0,
   residentBytes: 0,

@@ -2,14 +2,15 @@
 import test from 'ava'
 import { createTransport, type TransportMakers } from '../../src/fuse/choose.js'
 import { KernelTooOldError } from '../../src/fuse/direct/transport.js'
-import type { FileSystem, Transport, TransportOptions } from '../../src/fuse/port.js'
+import type { FileSystem, Transport, TransportName, TransportOptions } from '../../src/fuse/port.js'
 
 // neither is used by the stand-ins
 const tree = {} as FileSystem
 const options = {} as TransportOptions
 
-function standIn(log: string[], name: string, failure?: Error): Transport {
+function standIn(log: string[], name: TransportName, failure?: Error): Transport {
   return {
+    name,
     mount: () => {
       log.push(`${name} mounts`)
       return failure === undefined ? Promise.resolve() : Promise.reject(failure)
@@ -32,12 +33,14 @@ test('an old kernel is served by the binding, with a notice', async (t) => {
   const log: string[] = []
   const old = new KernelTooOldError('this kernel speaks FUSE 7.23')
   const transport = createTransport('direct', tree, options, (text) => log.push(text), makers(log, old))
+  t.is(transport.name, 'direct')
   await transport.mount()
+  t.is(transport.name, 'binding')
   await transport.ended
   await transport.close()
   t.deepEqual(log, [
     'direct mounts',
-    'this kernel speaks FUSE 7.23; the binding serves this mount',
+    'this kernel speaks FUSE 7.23; falling back to the binding',
     'binding mounts',
     'binding closes'
   ])

@@ -95,6 +95,39 @@ const NOREPLACE = 1
 const EXCHANGE = 2
 const GIB = 2 ** 30
 
+/**
+ * copy_file_range from pages that only the kernel has (written, mapped, a hole between them) into a file that is not written back
+ * either, compared with a bytearray; then both files are written to. Arguments: source, target.
+ */
+const COPY_RANGE = `
+i=os.open(a[0],os.O_RDWR|os.O_CREAT,0o644); o=os.open(a[1],os.O_RDWR|os.O_CREAT,0o644)
+want=bytearray(600100)
+def put(at,what):
+    os.pwrite(i,what,at); want[at:at+len(what)]=what
+put(0,b's'*200000); put(500000,bytes(range(250))*400); put(600000,b'end'+b'!'*97)
+with mmap.mmap(i,4096,offset=8192) as m:
+    m[100:106]=b'mapped'; want[8292:8298]=b'mapped'
+    target=bytearray(b't'*700000); os.pwrite(o,bytes(target),0)
+    at,done=1000,0
+    while done<500000:
+        n=os.copy_file_range(i,o,500000-done,at+done,3000+done)
+        if n==0: sys.exit('nothing copied at '+str(done))
+        done+=n
+target[3000:503000]=want[1000:501000]
+def check(what,fd,expected):
+    got=os.pread(fd,len(expected)+10,0)
+    if got!=bytes(expected): sys.exit(what+' differs')
+check('target',o,target); check('source',i,want)
+if os.copy_file_range(i,o,5000,600000,700000)!=100: sys.exit('not short at the end of the source')
+target+=want[600000:]; check('lengthened target',o,target)
+os.pwrite(o,b'later',0); target[0:5]=b'later'; os.pwrite(i,b'LATER',0); want[0:5]=b'LATER'
+os.pwrite(i,b'source only',2000); want[2000:2011]=b'source only'
+check('target',o,target); check('source',i,want)
+os.fsync(o); os.fsync(i)
+check('synced target',o,target); check('synced source',i,want)
+print('equal')
+`
+
 /** A small fsx: random operations on a file and on a bytearray, compared as it goes. Arguments: file, seed, steps. */
 const RANDOM_FILE = `
 import random
@@ -288,6 +321,18 @@ export const conformanceCases: readonly ConformanceCase[] = [
       t.is(spawnSync('cp', ['--sparse=auto', file, copy]).status, 0)
       t.is(fs.statSync(copy).size, end)
       t.true(fs.readFileSync(copy).equals(fs.readFileSync(file)))
+    }
+  },
+  {
+    title: 'copy_file_range copies what is not written back yet, holes too, and later writes go to one file only',
+    run: (t, directory) => {
+      const [source, target] = [path.join(directory, 'source'), path.join(directory, 'target')]
+      t.is(python(COPY_RANGE, source, target), 'equal')
+      const [read, copied] = [fs.readFileSync(source), fs.readFileSync(target)]
+      t.is(read.length, 600_100)
+      t.is(copied.subarray(0, 5).toString(), 'later')
+      t.true(copied.subarray(5, 3000).equals(Buffer.alloc(2995, 't')), 'what lies before the copy')
+      t.true(copied.subarray(8000, 503_000).equals(read.subarray(6000, 501_000)), 'the copy')
     }
   },
   {

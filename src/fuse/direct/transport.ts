@@ -38,6 +38,7 @@ export function createDirectTransport(tree: FileSystem, options: TransportOption
 }
 
 class DirectTransport implements Transport {
+  readonly name = 'direct'
   readonly ended: Promise<void>
   readonly #tree: FileSystem
   readonly #options: TransportOptions

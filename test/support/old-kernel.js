@@ -1,0 +1,10 @@
+/** node --import: as if the direct transport needed a newer kernel than any there is. What it says to the kernel stays real. */
+import { register } from 'node:module'
+
+const hooks = `export async function load(url, context, next) {
+  const loaded = await next(url, context)
+  if (!url.endsWith('/fuse/direct/protocol.js')) return loaded
+  const source = String(loaded.source).replace('PROTOCOL_MINOR_MIN = 31', 'PROTOCOL_MINOR_MIN = 99')
+  return { ...loaded, source }
+}`
+register(`data:text/javascript,${encodeURIComponent(hooks)}`)
