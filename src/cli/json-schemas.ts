@@ -238,7 +238,15 @@ export const JSON_SCHEMAS = {
     trashedBytes: count('in them'),
     deletedChunks: count('whose grace has ended'),
     deletedBytes: count('in them'),
-    waitingChunks: count('unused, and still within the grace'),
+    waitingChunks: count('unused, and still within the grace or held back'),
+    heldBack: z
+      .array(
+        z.strictObject({
+          path: z.string().describe('of a pin on the share'),
+          why: z.string().describe('who holds it, and how it ends')
+        })
+      )
+      .describe('while there is one, no chunk is removed and nothing is compacted'),
     compaction: z
       .strictObject({
         generation: z.number().nullable().describe('that has the content of the newest one now; null: none was made'),
