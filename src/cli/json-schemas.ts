@@ -198,7 +198,14 @@ export const JSON_SCHEMAS = {
       changedBytes: changed,
       sentBytes: sent
     }),
-    z.strictObject({ vm, kind: z.literal('discarded'), created: time('when the session began') }),
+    z.strictObject({
+      vm,
+      kind: z.literal('discarded'),
+      created: time('when the session began, or "unknown" for a damaged one'),
+      generation: z.number().nullable().describe('that it was based on; null: unknown'),
+      changedBytes: z.number().nullable().describe('disk space of the changes; null: unknown'),
+      changedFiles: z.number().nullable().describe('files that were new or had other content; null: unknown')
+    }),
     z.strictObject({ vm, kind: z.literal('nothing').describe('nothing was left behind') })
   ]),
   list: z.array(listed),
