@@ -182,6 +182,7 @@ export function pruneCommand(given: string, options: GlobalOptions & PruneComman
     return
   }
   for (const { name, why } of pruned.kept) notice(`generation ${name} stays: ${why}`)
+  for (const { why } of pruned.heldBack) notice(`no chunk is removed: ${why}`)
   const names = pruned.removed.length === 0 ? 'no generation' : `generations ${pruned.removed.join(', ')}`
   const chunks = `${String(pruned.trashedChunks)} unused chunks (${bytes(pruned.trashedBytes)})`
   if (!yes) {
@@ -193,7 +194,8 @@ export function pruneCommand(given: string, options: GlobalOptions & PruneComman
     `removed ${names}; moved ${chunks} to the trash, deleted ${String(pruned.deletedChunks)} (${bytes(pruned.deletedBytes)}) from it`
   )
   if (pruned.waitingChunks > 0) {
-    notice(`${String(pruned.waitingChunks)} unused chunks are kept for now: a later prune removes them`)
+    const until = pruned.heldBack.length > 0 ? 'they wait for what is said above' : 'a later prune removes them'
+    notice(`${String(pruned.waitingChunks)} unused chunks are kept for now: ${until}`)
   }
   if (compaction === undefined) return
   if (compaction.generation === undefined) {

@@ -1,12 +1,17 @@
 /** isrfs recover: publishes, or drops, what a mount has left behind. */
 import path from 'node:path'
+import { UsageError } from '../base/errors.js'
+import type { Dropped } from '../daemon/discard-left-over.js'
 import { discardSession, recoverSession, type RecoverRequest } from '../daemon/recover.js'
-import { moment } from './figures.js'
+import { bytes, moment } from './figures.js'
 import { directoriesOf, type GlobalOptions } from './options.js'
 import { outcomeText } from './outcome.js'
 import { resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
+
+/** of what is dropped */
+const FILES_NAMED_MAX = 8
 
 export async function recoverCommand(
   given: string,
@@ -17,12 +22,18 @@ export async function recoverCommand(
     readonly json?: boolean
   }
 ): Promise<void> {
-  const { clientDirectory } = directoriesOf(options)
+  if (options.discard === true && options.from !== undefined) {
+    throw new UsageError('--discard drops the session of this client, and --from names another one', {
+      hint: `one that was set aside is dropped by removing it: rm -r ${path.resolve(options.from)}`
+    })
+  }
+  const { clientDirectory, cacheDirectory } = directoriesOf(options)
   prepareDirectory(clientDirectory, '--client-dir')
   const view = progressView()
   const request: RecoverRequest = {
     vmPath: path.resolve(given),
     clientDirectory,
+    cacheDirectory,
     acceptLoss: options.acceptLoss === true,
     from: options.from === undefined ? undefined : path.resolve(options.from),
     notice: (text) => view.say(text),
@@ -32,11 +43,10 @@ export async function recoverCommand(
   const nothing = `nothing of ${request.vmPath} was left behind on this client`
   try {
     if (options.discard === true) {
-      const created = await discardSession(request)
+      const dropped = await discardSession(request, (what) => view.say(dropText(vm, what)))
       view.end()
-      const value = { vm, ...(created === undefined ? { kind: 'nothing' } : { kind: 'discarded', created }) }
-      resultAs(options.json, value, () =>
-        created === undefined ? nothing : `the session of ${moment(created)} was dropped`
+      resultAs(options.json, { vm, ...(dropped === undefined ? { kind: 'nothing' } : droppedJson(dropped)) }, () =>
+        dropped === undefined ? nothing : `the session of ${moment(dropped.created)} was dropped`
       )
     } else {
       const outcome = await recoverSession(request)
@@ -48,4 +58,26 @@ export async function recoverCommand(
   } finally {
     view.end()
   }
+}
+
+function droppedJson({ created, generation, changedBytes, changedFiles }: Dropped): object {
+  return { kind: 'discarded', created, generation, changedBytes, changedFiles: changedFiles?.length ?? null }
+}
+
+/** What is lost, said before it is. */
+function dropText(vm: string, dropped: Dropped): string {
+  const { created, generation, changedBytes, changedFiles, published, damage } = dropped
+  const since = created === 'unknown' ? 'of an unknown time' : `since ${moment(created)}`
+  const based = generation === null ? '' : `, based on generation ${String(generation)}`
+  const size = changedBytes === null ? 'an unknown number of bytes' : bytes(changedBytes)
+  const kept = published === null ? '' : `; generation ${published} has all of it`
+  const why = damage === undefined ? '' : ` (damaged: ${damage})`
+  return `dropping the changes of ${vm} ${since}${based}: ${size} in ${filesText(changedFiles)}${kept}${why}`
+}
+
+function filesText(files: readonly string[] | undefined): string {
+  if (files === undefined) return 'an unknown number of files'
+  const more = files.length > FILES_NAMED_MAX ? `, and ${String(files.length - FILES_NAMED_MAX)} more` : ''
+  const names = files.length === 0 ? '' : ` (${files.slice(0, FILES_NAMED_MAX).join(', ')}${more})`
+  return `${String(files.length)} ${files.length === 1 ? 'file' : 'files'}${names}`
 }

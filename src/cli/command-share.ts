@@ -142,7 +142,9 @@ export async function leaseCommand(
     heldJson(share, state, 'broken'),
     () => `broken: lease ${String(state.lease.number)}, held by ${describeHolder(state)}`
   )
-  notice('changes that its holder has not published can only become a branch now: isrfs recover on that client')
+  notice(
+    'changes that its holder has not published can only become a branch now: isrfs recover on that client. Until then prune removes no chunk of this VM, and says how to end that when the client is gone for good'
+  )
 }
 
 function heldJson(share: Share, { lease }: LeaseState, state: 'held' | 'broken'): object {

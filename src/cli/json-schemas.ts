@@ -198,7 +198,14 @@ export const JSON_SCHEMAS = {
       changedBytes: changed,
       sentBytes: sent
     }),
-    z.strictObject({ vm, kind: z.literal('discarded'), created: time('when the session began') }),
+    z.strictObject({
+      vm,
+      kind: z.literal('discarded'),
+      created: time('when the session began, or "unknown" for a damaged one'),
+      generation: z.number().nullable().describe('that it was based on; null: unknown'),
+      changedBytes: z.number().nullable().describe('disk space of the changes; null: unknown'),
+      changedFiles: z.number().nullable().describe('files that were new or had other content; null: unknown')
+    }),
     z.strictObject({ vm, kind: z.literal('nothing').describe('nothing was left behind') })
   ]),
   list: z.array(listed),
@@ -238,7 +245,15 @@ export const JSON_SCHEMAS = {
     trashedBytes: count('in them'),
     deletedChunks: count('whose grace has ended'),
     deletedBytes: count('in them'),
-    waitingChunks: count('unused, and still within the grace'),
+    waitingChunks: count('unused, and still within the grace or held back'),
+    heldBack: z
+      .array(
+        z.strictObject({
+          path: z.string().describe('of a pin on the share'),
+          why: z.string().describe('who holds it, and how it ends')
+        })
+      )
+      .describe('while there is one, no chunk is removed and nothing is compacted'),
     compaction: z
       .strictObject({
         generation: z.number().nullable().describe('that has the content of the newest one now; null: none was made'),

@@ -59,6 +59,9 @@ export const commitTasks = {
   checkChunks: (share: Share, input: Places): void => {
     checkChunks(share, [...input.places, ...(input.objects ?? [])])
   },
+  /** bytes of each chunk, through a fresh open; undefined for one that is missing */
+  chunkSizes: (share: Share, input: { chunks: readonly string[] }): (number | undefined)[] =>
+    input.chunks.map((chunk) => share.size(chunkName(chunk))),
   freeBytes: (share: Share): number => share.freeBytes(),
   newest: (share: Share): PublishedGeneration => readNewestGeneration(share),
   digestOf: (share: Share, input: { number: number }): string | undefined =>

@@ -61,6 +61,8 @@ export interface CommitOptions {
   readonly base: PublishedGeneration
   /** undefined: somebody else has the lease, so it becomes a branch */
   readonly held: Pick<HeldLease, 'number' | 'token'> | undefined
+  /** the share has lost the base, which comes from a copy of its manifest (salvage.ts): it becomes a branch */
+  readonly isBaseLost?: boolean
   /** undefined when a session is recovered without a cache */
   readonly cache: Cache | undefined
   readonly client: { readonly id: string; readonly host: string }
@@ -292,6 +294,10 @@ class Commit {
       const written = await this.#pool.run('objects', { objects })
       this.#sentBytes += written.sentBytes
       this.#sentObjects.push(...written.places)
+      for (const [index, { digest }] of written.places.entries()) {
+        const bytes = objects[index]
+        if (bytes !== undefined) void this.#options.cache?.keepMap(digest, bytes)
+      }
       this.#report('maps')
       return written.places
     })

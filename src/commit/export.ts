@@ -15,13 +15,14 @@ import { errnoOf, FailedError, messageOf } from '../base/errors.js'
 import { toGeneration } from '../base/units.js'
 import { type PublishedGeneration, readGeneration, readNewestGeneration } from '../format/generations.js'
 import { readVmDescriptor } from '../format/vm.js'
-import { createPin, type Pin, removePin } from '../share/pin.js'
+import { beatPin, createPin, type Pin, removePin } from '../share/pin.js'
 import { Share } from '../share/share.js'
 import { createTree, type ExportedEntry, setAttributes, syncTree } from './export-tree.js'
 import { exportFiles } from './export-transfer.js'
 import { importHolder } from './import-lease.js'
 
 export const INCOMPLETE_SUFFIX = '.isrfs-incomplete'
+const PIN_BEAT_INTERVAL_MS = 5000
 
 export interface ExportProgress {
   readonly phase: 'data' | 'attributes'
@@ -66,6 +67,7 @@ export async function exportGeneration(options: ExportOptions): Promise<ExportRe
       ? readNewestGeneration(share)
       : readGeneration(share, toGeneration(options.generation))
   const pin = pinGeneration(share, generation, options)
+  const beating = pin === undefined ? undefined : keepBeating(share, pin)
   const incomplete = `${destination}${INCOMPLETE_SUFFIX}`
   try {
     const tree = createTree(incomplete, generation.manifest.entries, options.onWarning)
@@ -84,8 +86,22 @@ export async function exportGeneration(options: ExportOptions): Promise<ExportRe
     }
     throw error
   } finally {
+    clearInterval(beating)
     if (pin !== undefined) removePin(share, pin)
   }
+}
+
+/** A prune takes a pin that is silent for long for one of an export that died. */
+function keepBeating(share: Share, pin: Pin): NodeJS.Timeout {
+  let beats = 0
+  const beat = (): void => {
+    try {
+      beatPin(share, pin, ++beats)
+    } catch {
+      // whatever the share refuses, the export itself meets and tells
+    }
+  }
+  return setInterval(beat, PIN_BEAT_INTERVAL_MS)
 }
 
 function checkDestination(destination: string): void {

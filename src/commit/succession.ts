@@ -14,6 +14,8 @@ export interface SuccessionOptions {
   readonly vmPath: string
   readonly session: { readonly ownGenerations: readonly CheckpointReference[] }
   readonly base: PublishedGeneration
+  /** it is not what the share shows under its number: it was pruned there, or the share went back in time */
+  readonly isBaseLost?: boolean
   readonly held: Pick<HeldLease, 'number' | 'token'> | undefined
 }
 
@@ -32,9 +34,11 @@ export interface Succession {
 /** Looks on the share what the session's next generation would follow, and whether it may be published. */
 export async function findSuccession(
   pool: CommitPool,
-  { vmPath, session, base, held }: SuccessionOptions
+  { vmPath, session, base, held, isBaseLost = false }: SuccessionOptions
 ): Promise<Succession> {
   const newest = await pool.run('newest', {})
+  // a branch of what the share does have: nothing on it may name a generation that it has not
+  if (isBaseLost) return { head: newest, lost: whyBaseIsLost(base, newest) }
   const isOwn = session.ownGenerations.some((own) => isSame(own, newest))
   if (!isOwn && (newest.number !== base.number || newest.digest !== base.digest)) {
     const head = await lastOwn(pool, session.ownGenerations, base)
@@ -45,6 +49,13 @@ export async function findSuccession(
   }
   if (held !== undefined && (await pool.run('leaseStillHeld', { held }))) return { head: newest, lost: undefined }
   return { head: newest, lost: `the lease of ${vmPath} was taken by somebody else` }
+}
+
+function whyBaseIsLost(base: GenerationReference, newest: GenerationReference): string {
+  const number = String(base.number)
+  return newest.number < base.number
+    ? `the share went back in time: its newest generation is ${String(newest.number)}, and these changes are based on generation ${number}`
+    : `the generation ${number} that these changes are based on is not on the share any more`
 }
 
 /** Checkpoints that somebody else's generation follows are among the generations, or were pruned meanwhile. */

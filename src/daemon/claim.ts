@@ -167,9 +167,8 @@ async function findLeftOver(
   const checkpoint = Session.ownGenerationsOf(directory).find((own) => isSame(own, newest))
   if (identity.baseDigest !== newest.digest && checkpoint === undefined) {
     if (await isUnchanged({ pool, vmPath }, directory, identity)) return none
-    const { host } = newest.manifest.client
     throw new SessionConflictError(
-      `a session from ${identity.createdIso} was left behind in ${directory}; it is based on generation ${String(identity.baseGeneration)} of ${vmPath}, but ${host} has published generation ${String(newest.number)} since`,
+      `a session from ${identity.createdIso} was left behind in ${directory}; it is based on generation ${String(identity.baseGeneration)} of ${vmPath}, but ${whyNotNewest(identity, newest)}`,
       {
         hint: `both cannot be the next generation. isrfs recover ${vmPath} keeps the session as a branch of the VM (isrfs rollback makes that the newest one); isrfs recover ${vmPath} --discard drops it`
       }
@@ -182,6 +181,13 @@ async function findLeftOver(
     `found the session that was left behind on ${identity.createdIso}; going on with it${describeRecovery(session)}`
   )
   return { leftOver: session, base }
+}
+
+function whyNotNewest({ baseGeneration }: SessionIdentity, { number, manifest }: PublishedGeneration): string {
+  if (number > baseGeneration) return `${manifest.client.host} has published generation ${String(number)} since`
+  return number === baseGeneration
+    ? 'that generation is another one now: the share was restored from a backup or changed behind isrfs'
+    : `the newest one is ${String(number)} now: the share was restored from a backup or changed behind isrfs`
 }
 
 /** The generation that a session is based on, wherever it stands in the history. Throws IntegrityError when it is another one. */

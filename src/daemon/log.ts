@@ -19,6 +19,11 @@ export function openLog(file: string, facts: Readonly<Record<string, unknown>>, 
   )
 }
 
+/** For commands that tell a person themselves what happens. */
+export function noLog(): Log {
+  return pino({ enabled: false })
+}
+
 export interface QuietLog {
   warn(message: string): void
   damage(message: string): void

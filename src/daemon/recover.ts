@@ -1,11 +1,11 @@
-/** Publishes, or drops, a session that was left behind, without mounting it. One-shot: no beats, no control socket. */
-import { IntegrityError, IsrfsError, LeaseHeldError, messageOf } from '../base/errors.js'
+/** Publishes, or drops, a session that was left behind, without mounting it. One-shot: no control socket. */
+import path from 'node:path'
+import { IsrfsError, LeaseHeldError, messageOf } from '../base/errors.js'
 import { commitSession } from '../commit/commit.js'
 import { SharePool } from '../fetch/share-pool.js'
 import { copiedNotice, openClient } from '../session/client.js'
 import { removeSession } from '../session/identity.js'
 import { Session } from '../session/session.js'
-import type { GenerationReference } from '../share/lease.js'
 import { adoptSession } from './adopt.js'
 import {
   type Claim,
@@ -13,21 +13,27 @@ import {
   dropIfPublished,
   lockSession,
   openLeftOver,
-  readBase,
   SessionConflictError,
   sessionDirectoryOf
 } from './claim.js'
 import { onClientDisk } from './client-disk.js'
+import { describeSession, type Dropped } from './discard-left-over.js'
 import { findVm } from './find-vm.js'
 import { hostName, leaseHolder } from './host.js'
+import { noLog } from './log.js'
+import { findBase, overSalvagedBase } from './lost-base.js'
 import type { Outcome, Progress } from './messages.js'
+import { LeaseRight } from './right.js'
+import { WentBackError } from './seen-generation.js'
 import { asNotPublished } from './settle.js'
 import { closePool } from './share-threads.js'
 
 export interface RecoverRequest {
   readonly vmPath: string
   readonly clientDirectory: string
-  /** publish although writes were lost */
+  /** where blocks of a base may be that the share has lost; below the client directory unless given */
+  readonly cacheDirectory?: string
+  /** publish although writes, or parts of the base, were lost */
   readonly acceptLoss?: boolean
   /** a session that was set aside with a copied client directory */
   readonly from?: string | undefined
@@ -47,9 +53,12 @@ export async function recoverSession(request: RecoverRequest): Promise<Outcome |
     try {
       claim = await claimVm(asked)
     } catch (error) {
-      const isLost = error instanceof SessionConflictError || error instanceof LeaseHeldError
+      const isWentBack = error instanceof WentBackError
+      const isLost = error instanceof SessionConflictError || error instanceof LeaseHeldError || isWentBack
       if (!isLost) throw error
-      return await publishBranch(request, pool, vmId, clientId, error)
+      const outcome = await publishBranch(request, pool, vmId, clientId, error)
+      if (isWentBack) await giveBackOwnLease(request, pool, clientId) // the claim has taken it, and kept it for the session
+      return outcome
     }
     try {
       return await publish(request, pool, claim, clientId)
@@ -81,11 +90,17 @@ async function publishBranch(
       await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
       return undefined
     }
-    const base = await readBase({ pool, vmPath }, directory, identity)
-    const session = openLeftOver(directory, base, vmPath)
+    const acceptLoss = request.acceptLoss === true
+    const { cacheDirectory = path.join(clientDirectory, 'cache') } = request
+    const onStep = (): void => onProgress({ phase: 'maps', doneBytes: 0, totalBytes: 0, sentBytes: 0 })
+    const vm = { pool, vmPath, vmId, clientDirectory, cacheDirectory, acceptLoss, notice, onStep }
+    const { base: found, isLost: isBaseLost } = await findBase(vm, directory, identity)
+    let base = found
+    let session = openLeftOver(directory, base, vmPath)
     try {
+      if (isBaseLost) ({ session, base } = await overSalvagedBase(vm, directory, session, base))
       const client = { id: clientId, host: hostName() }
-      const how = { verify: false, acceptLoss: request.acceptLoss === true, onProgress }
+      const how = { verify: false, acceptLoss, isBaseLost, onProgress }
       const options = { vmPath, session, base, held: undefined, cache: undefined, client, ...how }
       const { branch, head, changedBytes, sentBytes } = await commitSession(options)
       dropPublished(session, notice)
@@ -108,13 +123,35 @@ async function publish(
   clientId: string
 ): Promise<Outcome | undefined> {
   const { leftOver: session, newest, base, held } = claim
-  const giveBack = (generation: GenerationReference): Promise<void> =>
-    pool.run('releaseLease', { held, generation }, { what: 'giving the lease back' })
-  if (session === undefined) {
-    await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
-    await giveBack({ number: newest.number, digest: newest.digest })
-    return undefined
+  // an upload may take an hour: whoever thinks of breaking the lease has to see that its holder lives
+  const right = new LeaseRight(pool, noLog(), held)
+  try {
+    if (session === undefined) {
+      await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
+      await right.giveBack({ number: newest.number, digest: newest.digest })
+      return undefined
+    }
+    return await publishSession(
+      request,
+      pool,
+      { session, base, held, right, sessionDirectory: claim.sessionDirectory },
+      clientId
+    )
+  } finally {
+    right.stop()
   }
+}
+
+async function publishSession(
+  request: RecoverRequest,
+  pool: SharePool,
+  claimed: Pick<Claim, 'base' | 'held' | 'sessionDirectory'> & {
+    readonly session: Session
+    readonly right: LeaseRight
+  },
+  clientId: string
+): Promise<Outcome | undefined> {
+  const { session, base, held, right } = claimed
   try {
     const { published, branch, head, changedBytes, sentBytes } = await commitSession({
       vmPath: request.vmPath,
@@ -132,11 +169,11 @@ async function publish(
       return { kind: 'branch', branch: branch.published.name, why: branch.why, changedBytes, sentBytes }
     }
     await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
-    await giveBack({ number: head.number, digest: head.digest })
+    await right.giveBack({ number: head.number, digest: head.digest })
     if (published === undefined) return { kind: 'unchanged', generation: head.number }
     return { kind: 'published', generation: published.number, changedBytes, sentBytes, verified: false }
   } catch (error) {
-    if (Session.inspect(claim.sessionDirectory) === undefined) throw error // published; only the lease is left
+    if (Session.inspect(claimed.sessionDirectory) === undefined) throw error // published; only the lease is left
     await session.close().catch(() => undefined)
     throw asNotPublished(error, request.vmPath)
   }
@@ -151,34 +188,29 @@ function dropPublished(session: Session, notice: (text: string) => void): void {
   }
 }
 
-/** Drops what was left behind. undefined: there was nothing; else when the dropped session was made. */
-export async function discardSession(request: RecoverRequest): Promise<string | undefined> {
+/** Drops what was left behind, after `tell` was told what that is. undefined: there was nothing. */
+export async function discardSession(
+  request: RecoverRequest,
+  tell: (dropped: Dropped) => void
+): Promise<Dropped | undefined> {
   return withVm(request, async (pool, vmId, clientId) => {
-    const directory = sessionDirectoryOf(request.clientDirectory, vmId)
-    const lock = await lockSession(directory, request.vmPath)
+    const { vmPath, clientDirectory } = request
+    const directory = sessionDirectoryOf(clientDirectory, vmId)
+    const lock = await lockSession(directory, vmPath)
     try {
-      const created = createdOf(directory)
+      const dropped = await describeSession({ pool, vmPath, vmId, clientDirectory }, directory)
+      if (dropped !== undefined) tell(dropped)
       removeSession(directory)
       await pool.run('removeSessionPins', { client: clientId }).catch(() => undefined)
       await giveBackOwnLease(request, pool, clientId)
-      return created
+      return dropped
     } finally {
       lock.release()
     }
   })
 }
 
-/** A damaged session can be dropped too. */
-function createdOf(directory: string): string | undefined {
-  try {
-    return Session.inspect(directory)?.createdIso
-  } catch (error) {
-    if (error instanceof IntegrityError) return 'unknown'
-    throw error
-  }
-}
-
-/** The dropped session may have been the reason why this client still holds the lease. */
+/** The session that is gone may have been the reason why this client still holds the lease. */
 async function giveBackOwnLease({ notice }: RecoverRequest, pool: SharePool, clientId: string): Promise<void> {
   try {
     const held = await pool.run(

@@ -7,6 +7,9 @@ import type { SharePool } from '../fetch/share-pool.js'
 import type { GenerationReference } from '../share/lease.js'
 import { readSeen, writeSeen } from '../session/seen.js'
 
+/** The history that this client has seen is not part of what the share shows: it went back in time. */
+export class WentBackError extends IntegrityError {}
+
 export interface SeenCheck {
   readonly pool: SharePool
   readonly vmPath: string
@@ -49,13 +52,13 @@ function lost(vmPath: string, seen: number): IntegrityError {
   })
 }
 
-function wentBack(vmPath: string, seen: number, newest: number): IntegrityError {
-  return new IntegrityError(
+function wentBack(vmPath: string, seen: number, newest: number): WentBackError {
+  return new WentBackError(
     newest < seen
       ? `generation ${String(newest)} is the newest of ${vmPath} now, but this client has seen generation ${String(seen)}`
       : `the history of ${vmPath} is not the one that this client has seen: its generation ${String(seen)} is another one`,
     {
-      hint: 'the share was restored from a backup or changed behind isrfs. Look at it with --read-only; when it is what you want, mount with --accept-rollback'
+      hint: `the share was restored from a backup or changed behind isrfs. Changes that were left behind on this client: isrfs recover ${vmPath} keeps them as a branch. Look at the VM with --read-only; when it is what you want, mount with --accept-rollback`
     }
   )
 }

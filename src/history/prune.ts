@@ -38,6 +38,7 @@ import { type PinState, readPins } from '../share/pin.js'
 import type { Share } from '../share/share.js'
 import { ChunkUse } from './chunk-use.js'
 import { compact, findSparse, isCompactedInto } from './compact.js'
+import { describePin, type HeldBack, isInForce, pinsOfUnknownChunks } from './pins-in-force.js'
 import {
   addPages,
   type LiveGeneration,
@@ -95,6 +96,8 @@ export interface Pruned {
   readonly deletedBytes: number
   /** unused chunks that stay for now: younger than the grace, or perhaps of a session that is not published */
   readonly waitingChunks: number
+  /** while there is one, no chunk is removed and nothing is compacted */
+  readonly heldBack: readonly HeldBack[]
   /** undefined: too little garbage to do anything about it */
   readonly compaction: Compaction | undefined
 }
@@ -142,13 +145,14 @@ class Prune {
     if (yes) this.#bury(going, givenUp)
     const staying = live.filter((generation) => !going.includes(generation))
     const use = this.#references(staying)
-    const unknownUsers = this.#haveUnknownUsers(staying)
+    const heldBack = this.#heldBack(staying)
+    const unknownUsers = heldBack.length > 0
     this.#sortChunks(use, unknownUsers)
     if (yes) this.#emptyTrash(unknownUsers)
     if (yes) this.#sweepTemporary()
     const compaction = unknownUsers ? undefined : this.#compact(newest, use)
     const removed = [...going, ...givenUp].map(({ name }) => name)
-    return { removed, kept, ...this.#counts, compaction }
+    return { removed, kept, ...this.#counts, heldBack, compaction }
   }
 
   #bury(going: readonly LiveGeneration[], givenUp: readonly Unreadable[]): void {
@@ -164,11 +168,9 @@ class Prune {
   }
 
   /** Invariant 2, with the pins as they are after the burials. */
-  #haveUnknownUsers(staying: readonly LiveGeneration[]): boolean {
+  #heldBack(staying: readonly LiveGeneration[]): HeldBack[] {
     const numbers = new Set<number>(staying.map(({ published }) => published.number))
-    return readPins(this.#share).some(
-      (pin) => pin.isOfSession || (this.#isInForce(pin) && !numbers.has(pin.generation))
-    )
+    return pinsOfUnknownChunks(this.#share, numbers, this.#options.graceMs)
   }
 
   /** Invariant 3. */
@@ -207,18 +209,12 @@ class Prune {
     const going: LiveGeneration[] = []
     const kept: { name: string; why: string }[] = []
     for (const generation of [...old, ...dropped]) {
-      const pin = pins.find((each) => each.generation === generation.published.number && this.#isInForce(each))
+      const { number } = generation.published
+      const pin = pins.find((each) => each.generation === number && isInForce(this.#share, each, this.#options.graceMs))
       if (pin === undefined) going.push(generation)
       else kept.push({ name: generation.name, why: describePin(this.#share, pin) })
     }
     return { going, kept }
-  }
-
-  /** The pin of a mount that has not beaten for longer than the grace is of a mount that died. */
-  #isInForce(pin: PinState): boolean {
-    if (pin.isOfSession) return true
-    const modifiedMs = this.#share.modifiedMs(`${pin.name}/beat.json`) ?? this.#share.modifiedMs(pin.name)
-    return modifiedMs !== undefined && this.#share.serverNowMs() - modifiedMs < this.#options.graceMs
   }
 
   /** A prune that died between a tombstone and the removal of the manifest. */
@@ -354,11 +350,4 @@ class Prune {
 
 function directoryOf(name: string): string {
   return name.includes('-') ? branchDirectory(name) : generationName(Number(name))
-}
-
-function describePin(share: Share, { name, holder, taken, isOfSession }: PinState): string {
-  const what = isOfSession
-    ? `changes of ${holder.host} that are not published yet, made under a lease that was broken`
-    : `in use by ${holder.host}, ${holder.mountpoint}`
-  return `${what}, since ${taken}; when that client is gone for good, remove ${share.pathOf(name)}`
 }

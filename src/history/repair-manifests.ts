@@ -82,6 +82,9 @@ function repairOnce(share: Share, vmId: string, copies: ManifestCopies): Repaire
 function repair(share: Share, name: string, vmId: string, facts: Facts, copies: ManifestCopies): string | undefined {
   const remains = remainsOf(share, name)
   if (remains.hasTombstone) return 'its tombstone cannot be read; a tombstone is never undone'
+  if (remains.isGone && isNewerThanAll(name, facts)) {
+    return `the share went back in time: nothing is made newer than its newest generation. isrfs recover ${share.root} keeps what was changed since as a branch`
+  }
   if (remains.isGone && !cannotBePruned(name, facts, copies)) {
     return 'nothing of it is left: it may have been pruned, and only a backup of the share can tell'
   }
@@ -110,6 +113,11 @@ function namesOf(name: string, { live, promised }: Facts, { needed }: ManifestCo
 /** manifest.sha256 is of another manifest, and not just damaged beside the right one. */
 function contradicts({ digest: own, manifest }: Remains, digest: string): boolean {
   return own !== undefined && own !== digest && manifest?.digest !== digest
+}
+
+/** Invariant 3, of a generation that a session needs and no lease names. */
+function isNewerThanAll(name: string, { promised, newest }: Facts): boolean {
+  return !name.includes('-') && Number(name) > newest && promised?.generation !== Number(name)
 }
 
 /** Invariants 2 and 3, of a number of which nothing is left. */

@@ -56,7 +56,8 @@ function describe(directory: string): LeftOverSession | DamagedLeftOver | undefi
   }
 }
 
-function changedBytes(directory: string): number | null {
+/** Disk space of a session's changes; null: too many files to look at. */
+export function changedBytes(directory: string): number | null {
   const regions = path.join(directory, 'regions')
   const names = namesIn(regions)
   if (names.length > SIZED_FILES_MAX) return null

@@ -2,6 +2,8 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import anyTest, { type TestFn } from 'ava'
+import { createSessionPin } from '../../src/share/pin.js'
+import { Share } from '../../src/share/share.js'
 import { Bed } from '../support/bed.js'
 import { Random } from '../support/random.js'
 
@@ -45,6 +47,38 @@ test('the history of a VM: seen, compared, checked, rolled back and pruned', asy
   t.is(gone.code, 1)
   t.regex(gone.stderr, /was pruned/)
   await bed.mustIsrfs('b', 'export', bed.vm(), bed.path('out'))
+})
+
+test('a prune without any grace leaves a living read-only mount what it shows', async (t) => {
+  const { bed } = t.context
+  await bed.mustIsrfs('a', 'export', bed.vm(), bed.path('first'), '--generation', '1')
+  const mountpoint = await bed.mount('b', bed.vm(), 'mnt', '--read-only', '--generation', '1')
+  for (const expected of [/^removed generations 2;/, /^removed no generation;/]) {
+    const pruned = await bed.mustIsrfs('a', 'prune', bed.vm(), '--keep', '1', '--grace', '0s', '--yes')
+    t.regex(pruned.stdout, expected)
+    t.regex(pruned.stderr, /generation 1 stays: in use by .*mnt, since .*: rm -r /)
+  }
+  const wanted = fs.readFileSync(bed.path('first', 'disk'))
+  t.true(fs.readFileSync(path.join(mountpoint, 'disk')).equals(wanted))
+  await bed.unmount('b', mountpoint)
+})
+
+test('a prune that may remove no chunk says because of whom, and how that ends', async (t) => {
+  const { bed } = t.context
+  const holder = { client: 'ab'.repeat(16), host: 'gone.example', user: 'u', pid: 1, boot: 'b', mountpoint: '/m' }
+  const { name } = createSessionPin(new Share(bed.vm()), holder, 1, 3)
+  const prune = ['prune', bed.vm(), '--keep', '1', '--grace', '0s']
+  const pin = path.join(bed.vm(), name)
+  for (const words of [prune, [...prune, '--yes']]) {
+    const { stderr } = await bed.mustIsrfs('a', ...words)
+    t.regex(stderr, /no chunk is removed: gone\.example may have changes .* since 20\d\d-.*; isrfs recover \/.* there/)
+    t.true(stderr.includes(`for good: rm -r ${pin}\n`), stderr)
+    t.notRegex(stderr, /a later prune removes them/)
+  }
+  fs.rmSync(pin, { recursive: true })
+  const freed = await bed.mustIsrfs('a', ...prune, '--yes')
+  t.regex(freed.stdout, /moved [1-9]\d* unused chunks/)
+  t.notRegex(freed.stderr, /no chunk is removed/)
 })
 
 test('damage is exit 4 and names object, generation, file and range', async (t) => {

@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import anyTest, { type ExecutionContext, type TestFn } from 'ava'
 import { DirectoryLock } from '../../src/base/file-lock.js'
+import { JSON_SCHEMAS } from '../../src/cli/json-schemas.js'
 import { lockedOf } from '../../src/base/lock-holders.js'
 import { Bed } from '../support/bed.js'
 
@@ -123,6 +124,44 @@ test.serial('after an unmount that could not publish, status names the session',
   t.false(fs.existsSync(bed.path('share')), 'nothing is made where the share was')
   fs.renameSync(bed.path('away'), bed.path('share'))
   await bed.mustIsrfs('a', 'recover', bed.vm())
+  t.deepEqual(await leftOver(t), [])
+})
+
+test.serial('what is dropped is said before; --from names another session, so it is not dropped with it', async (t) => {
+  const { bed } = t.context
+  const crash = async (): Promise<void> => {
+    const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+    change(mountpoint)
+    fs.writeFileSync(path.join(mountpoint, 'new'), 'new')
+    await bed.command('sync', ['-f', mountpoint])
+    await bed.killDaemon('a', mountpoint)
+    await bed.command('fusermount3', ['-uz', mountpoint])
+  }
+  await crash()
+  const refused = await bed.isrfs('a', 'recover', bed.vm(), '--discard', '--from', bed.path('elsewhere'))
+  t.is(refused.code, 2)
+  t.true(refused.stderr.includes(`rm -r ${bed.path('elsewhere')}\n`), refused.stderr)
+  t.is((await leftOver(t)).length, 1)
+  const dropped = await bed.mustIsrfs('a', 'recover', bed.vm(), '--discard')
+  const said = `dropping the changes of ${bed.vm()} since 20.*, based on generation 1: [0-9.]+ KiB in 2 files \\(file, new\\)\\n`
+  t.regex(dropped.stderr, new RegExp(said))
+  t.regex(dropped.stdout, /^the session of 20.* was dropped\n$/)
+  t.deepEqual(await leftOver(t), [])
+
+  await crash()
+  const { stdout } = await bed.mustIsrfs('a', 'recover', bed.vm(), '--discard', '--json')
+  const value: unknown = JSON.parse(stdout)
+  t.true(JSON_SCHEMAS.recover.safeParse(value).success, stdout)
+  t.like(value, { kind: 'discarded', generation: 1, changedFiles: 2 })
+
+  await crash()
+  const [vmId = ''] = fs.readdirSync(bed.path('client-a', 'sessions'))
+  fs.writeFileSync(bed.path('client-a', 'sessions', vmId, 'session.json'), '{')
+  const damaged = await bed.mustIsrfs('a', 'recover', bed.vm(), '--discard')
+  t.regex(
+    damaged.stderr,
+    /dropping the changes of .*: an unknown number of bytes in an unknown number of files \(damaged: /
+  )
   t.deepEqual(await leftOver(t), [])
 })
 

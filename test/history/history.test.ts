@@ -17,7 +17,7 @@ import { diffGenerations } from '../../src/history/diff.js'
 import { prune } from '../../src/history/prune.js'
 import { rollBack } from '../../src/history/rollback.js'
 import { acquireLease } from '../../src/share/lease.js'
-import { createPin, createSessionPin } from '../../src/share/pin.js'
+import { beatPin, createPin, createSessionPin } from '../../src/share/pin.js'
 import { FaultyShare } from '../support/faulty-share.js'
 import { CLIENT, historyOf, OTHER } from '../support/history-bed.js'
 import { Random } from '../support/random.js'
@@ -139,14 +139,44 @@ test('prune respects pins and sessions whose lease was broken, and is refused wh
     ['1']
   )
   t.true((await history.contentOf(1)).equals(history.contents[0] ?? Buffer.alloc(0)))
-  createSessionPin(history.share, OTHER, 7, 4)
+  const { name } = createSessionPin(history.share, OTHER, 7, 4)
   const stray = history.share.pathOf(`chunks/ff/${'f'.repeat(64)}`)
   fs.mkdirSync(path.dirname(stray), { recursive: true })
   fs.writeFileSync(stray, 'sent by a session that is not published yet')
-  t.is(history.prune({ graceMs: 0 }).trashedChunks, 0)
+  for (const yes of [false, true]) {
+    const { trashedChunks, heldBack } = history.prune({ graceMs: 0, yes })
+    t.is(trashedChunks, 0)
+    t.deepEqual(
+      heldBack.map(({ path: pin }) => pin),
+      [history.share.pathOf(name)]
+    )
+    t.regex(heldBack[0]?.why ?? '', /^there may have changes .* since 20\d\d-.*: rm -r \/.*-lease7$/)
+  }
   t.true(fs.existsSync(stray))
   acquireLease(history.share, OTHER)
   t.throws(() => history.prune(), { instanceOf: LeaseHeldError })
+})
+
+test('a pin whose beats come counts whatever the grace; of one that was silent for long only a longer grace does', async (t) => {
+  const history = await historyOf(t, 3)
+  const { share } = history
+  const { name } = createPin(share, OTHER, 1)
+  const silentFor = (durationMs: number): void => {
+    const time = new Date(Date.now() - durationMs)
+    for (const file of fs.readdirSync(share.pathOf(name))) fs.utimesSync(share.pathOf(`${name}/${file}`), time, time)
+    fs.utimesSync(share.pathOf(name), time, time)
+  }
+  const removed = (graceMs: number): readonly string[] => history.prune({ graceMs, yes: false }).removed
+  t.deepEqual(removed(0), ['2'], 'no beat yet')
+  beatPin(share, { name }, 1)
+  silentFor(30_000)
+  t.deepEqual(removed(0), ['2'], 'some beats are late')
+  t.deepEqual(history.prune().removed, ['2'])
+  history.prune()
+  t.true((await history.contentOf(1)).equals(history.contents[0] ?? Buffer.alloc(0)))
+  silentFor(3_600_000)
+  t.deepEqual(removed(7_200_000), [])
+  t.deepEqual(removed(0), ['1'])
 })
 
 test('nothing is removed from a damaged VM', async (t) => {

@@ -601,10 +601,9 @@ def rollback(client):
 
 def prune(client):
     keep = chance.randint(2, 5)
-    grace = "0s" if not any(each.view for each in clients) else "30s"
     named = chance.choice([*model.branches, None]) if chance.random() < 0.3 else None
     branch = ["--branch", named] if named is not None else []
-    process = client.start("prune", vm, "--keep", str(keep), "--grace", grace, "--yes", *branch)
+    process = client.start("prune", vm, "--keep", str(keep), "--grace", "0s", "--yes", *branch)
     code = end(process, 0 if model.holder is None else 3)
     tell(f"{client.name} prunes, keeping {keep} and not {named}: {code}")
     generations = sorted(name for name in model.living() if name in model.generations)
