@@ -115,7 +115,7 @@ test('what cannot be put back as it was is left: the cached blocks are in a gene
     t.true((await history.contentOf(5)).equals(history.contents.at(-1) ?? nothing))
     const suffers = (await history.check()).bad.flatMap((object) => object.suffers.map(({ generation }) => generation))
     t.deepEqual([...new Set(suffers)].sort(), ['3', '4'], 'manifests never change')
-    t.deepEqual(history.prune().removed, ['3', '4'])
+    t.deepEqual([...history.prune().removed].sort(), ['3', '4'])
     t.deepEqual(await badPaths(history), [])
     await history.next()
     t.true((await history.contentOf(6)).equals(history.contents.at(-1) ?? nothing))
