@@ -1,9 +1,11 @@
 /** isrfs recover: publishes, or drops, what a mount has left behind. */
 import path from 'node:path'
 import { discardSession, recoverSession, type RecoverRequest } from '../daemon/recover.js'
+import { salvageSession } from '../daemon/salvage.js'
+import { UsageError } from '../base/errors.js'
 import { moment } from './figures.js'
 import { directoriesOf, type GlobalOptions } from './options.js'
-import { outcomeText } from './outcome.js'
+import { outcomeText, salvageText } from './outcome.js'
 import { resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
@@ -12,6 +14,7 @@ export async function recoverCommand(
   given: string,
   options: GlobalOptions & {
     readonly discard?: boolean
+    readonly salvage?: boolean
     readonly acceptLoss?: boolean
     readonly from?: string
     readonly json?: boolean
@@ -31,7 +34,16 @@ export async function recoverCommand(
   const vm = request.vmPath
   const nothing = `nothing of ${request.vmPath} was left behind on this client`
   try {
-    if (options.discard === true) {
+    if (options.salvage === true) {
+      if (options.discard === true) throw new UsageError('--salvage and --discard contradict each other')
+      const salvage = await salvageSession(request)
+      view.end()
+      const { lost, ...found } = salvage ?? { kind: 'nothing', lost: [] }
+      for (const line of lost) view.say(line)
+      resultAs(options.json, { vm, ...found, ...(salvage && { lost }) }, () =>
+        salvage === undefined ? nothing : salvageText(vm, salvage)
+      )
+    } else if (options.discard === true) {
       const created = await discardSession(request)
       view.end()
       const value = { vm, ...(created === undefined ? { kind: 'nothing' } : { kind: 'discarded', created }) }

@@ -133,7 +133,7 @@ const logged = z.union([
     compaction: z
       .literal(true)
       .optional()
-      .describe('only of what prune has made: the content of its parent in other chunks')
+      .describe('only of what prune or a repair has made: the content of its parent in other chunks')
   }),
   z.strictObject({ ...named, pruned: time('when it was pruned') }),
   z.strictObject({ ...named, damage: z.string().describe('why it cannot be read') })
@@ -197,6 +197,15 @@ export const JSON_SCHEMAS = {
       why: z.string().describe('why it could not be the next generation'),
       changedBytes: changed,
       sentBytes: sent
+    }),
+    z.strictObject({
+      vm,
+      kind: z.literal('salvaged'),
+      branch: z.string().nullable().describe('its name; null: nothing that is intact differs from the base'),
+      kept: z.string().describe('where the damaged session is now'),
+      changedBytes: changed,
+      sentBytes: sent,
+      lost: z.array(z.string()).describe('what is not in the branch, or may be wrong in it')
     }),
     z.strictObject({ vm, kind: z.literal('discarded'), created: time('when the session began') }),
     z.strictObject({ vm, kind: z.literal('nothing').describe('nothing was left behind') })

@@ -179,7 +179,7 @@ function createdOf(directory: string): string | undefined {
 }
 
 /** The dropped session may have been the reason why this client still holds the lease. */
-async function giveBackOwnLease({ notice }: RecoverRequest, pool: SharePool, clientId: string): Promise<void> {
+export async function giveBackOwnLease({ notice }: RecoverRequest, pool: SharePool, clientId: string): Promise<void> {
   try {
     const held = await pool.run(
       'acquireLease',
@@ -194,7 +194,7 @@ async function giveBackOwnLease({ notice }: RecoverRequest, pool: SharePool, cli
   }
 }
 
-async function withVm<Result>(
+export async function withVm<Result>(
   { vmPath, clientDirectory, notice }: RecoverRequest,
   use: (pool: SharePool, vmId: string, clientId: string) => Promise<Result>
 ): Promise<Result> {
