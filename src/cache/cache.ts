@@ -7,7 +7,9 @@
  *    region file and compared with the digest that the current map names. A footer is only a claim.
  * 3. One process owns a slot directory (a lock), so nobody else writes into its regions.
  * 4. Evicting is unlink; what the LRU has dropped has no state left in memory.
- * 5. Others may read present blocks from the region files (share()) until they are told, before something of that changes.
+ * 5. Nobody but this user may write to the slot directory, those above it that are made here, or a region file: what was
+ *    verified stays what it was. A region file of somebody else is removed.
+ * 6. Others may read present blocks from the region files (share()) until they are told, before something of that changes.
  * Only the thread that serves FUSE calls this; every method is one synchronous step, but for flush and close.
  */
 import fs from 'node:fs'
@@ -17,6 +19,7 @@ import { anyBit, clearBit, getBit, setBit } from '../base/bits.js'
 import { closeQuietly } from '../base/close-quietly.js'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
 import { DirectoryLock } from '../base/file-lock.js'
+import { isOwnFile, makeOwnDirectory } from '../base/own-directory.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId, toInodeId } from '../base/units.js'
 import { digestAt, emptyDigests, readFooter, writeFooter } from './region-file.js'
 
@@ -75,9 +78,13 @@ export class Cache {
   #closed = false
 
   static open(options: CacheOptions): Cache {
+    const own = { option: '--cache-dir' }
+    fs.mkdirSync(path.dirname(options.directory), { recursive: true, mode: 0o700 })
+    makeOwnDirectory(options.directory, own)
     for (let slot = 0; slot < SLOTS_MAX; slot++) {
       const directory = path.join(options.directory, String(slot))
-      fs.mkdirSync(path.join(directory, 'maps'), { recursive: true, mode: 0o700 })
+      makeOwnDirectory(directory, own)
+      makeOwnDirectory(path.join(directory, 'maps'), own)
       const lock = DirectoryLock.tryAcquire(path.join(directory, 'lock'))
       if (lock !== undefined) return new Cache(directory, lock, options)
     }
@@ -314,9 +321,15 @@ export class Cache {
   #descriptor(key: string, create: boolean): number | undefined {
     const known = this.#descriptors.get(key)
     if (known !== undefined) return known
-    const flags = fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | (create ? fs.constants.O_CREAT : 0)
+    const { O_RDWR, O_NOFOLLOW, O_NONBLOCK, O_CREAT } = fs.constants
+    const file = path.join(this.directory, key)
     try {
-      const fd = fs.openSync(path.join(this.directory, key), flags, 0o600)
+      const fd = fs.openSync(file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT : 0), 0o600)
+      if (!isOwnFile(fd)) {
+        closeQuietly(fd)
+        fs.unlinkSync(file)
+        return create ? this.#descriptor(key, true) : undefined
+      }
       this.#descriptors.set(key, fd)
       return fd
     } catch (error) {

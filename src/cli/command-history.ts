@@ -3,7 +3,6 @@ import path from 'node:path'
 import { IntegrityError, UsageError } from '../base/errors.js'
 import { toGeneration } from '../base/units.js'
 import { checkCache } from '../cache/check-cache.js'
-import { CachedBytes } from '../cache/find-cached.js'
 import { hostName } from '../daemon/host.js'
 import { type PublishedGeneration, readBranch, readGeneration } from '../format/generations.js'
 import { readVmDescriptor } from '../format/vm.js'
@@ -12,7 +11,6 @@ import { diffGenerations } from '../history/diff.js'
 import { type Compaction, prune } from '../history/prune.js'
 import { repairDescriptor } from '../history/repair-descriptor.js'
 import { repairManifests } from '../history/repair-manifests.js'
-import { repairChunks } from '../history/repair.js'
 import { rollBack } from '../history/rollback.js'
 import { openClient } from '../session/client.js'
 import { keptManifest, neededBySession } from '../session/kept-manifests.js'
@@ -29,6 +27,7 @@ import {
 import { notice, result, resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
+import { repairChunksOf } from './repair-chunks.js'
 import { table } from './table.js'
 
 export function diffCommand(given: string, from: string, to: string, options: { readonly json?: boolean }): void {
@@ -85,17 +84,9 @@ export async function checkCommand(given: string | undefined, options: CheckComm
   const only = options.generation === undefined ? undefined : nameOf(readNamed(share, options.generation))
   const readData = options.readData === true || options.repair === true
   let checked = await checkWithProgress(share, only, readData)
-  while (options.repair === true && checked.bad.length > 0) {
-    const paths = checked.bad.map(({ path: object }) => object).filter((object) => !notPutBack.has(object))
-    const { vm: vmId } = readVmDescriptor(share)
-    const cached = new CachedBytes(directoriesOf(options).cacheDirectory, vmId)
-    const { repaired, failed } = repairChunks(share, paths, cached)
-    for (const object of repaired) notice(`put back from the cache: ${object}`)
-    if (repaired.length === 0) {
-      for (const { path: object, why } of failed) notice(`not put back: ${object}: ${why}`)
-      break
-    }
-    checked = await checkWithProgress(share, only, readData) // behind a map that is whole again, more may be damaged
+  if (options.repair === true && checked.bad.length > 0) {
+    const checkAgain = (): Promise<CheckResult> => checkWithProgress(share, only, readData)
+    checked = await repairChunksOf({ share, options, client: () => clientOf(options), notPutBack, checkAgain }, checked)
   }
   if (options.json === true) result(JSON.stringify(checked))
   else {

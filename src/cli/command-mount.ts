@@ -23,7 +23,7 @@ import { outcomeText } from './outcome.js'
 import { notice, report, result } from './output.js'
 import { tellServiceManager } from './service-manager.js'
 import { chooseTransport } from './transport.js'
-import { checkMachine, prepareDirectory, thisMachine } from './prerequisites.js'
+import { checkMachine, prepareCacheDirectory, prepareDirectory, thisMachine } from './prerequisites.js'
 
 export const CACHE_BYTES_DEFAULT = 20 * 1024 ** 3
 const FIRST_ANSWER_MS_MAX = 30_000
@@ -58,7 +58,7 @@ export async function mountCommand(vm: string, givenMountpoint: string, options:
     ['the cache directory', partial.cacheDirectory]
   ])
   prepareDirectory(partial.clientDirectory, '--client-dir')
-  prepareDirectory(partial.cacheDirectory, '--cache-dir')
+  prepareCacheDirectory(partial.cacheDirectory)
   const request = { ...partial, mountpoint, logFile: prepareLog(partial.clientDirectory, partial.vmPath, mountpoint) }
   if (options.foreground === true) await stayInForeground(request, options.json)
   const started = await startDaemon(request, notice)

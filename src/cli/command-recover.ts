@@ -3,9 +3,10 @@ import path from 'node:path'
 import { UsageError } from '../base/errors.js'
 import type { Dropped } from '../daemon/discard-left-over.js'
 import { discardSession, recoverSession, type RecoverRequest } from '../daemon/recover.js'
+import { salvageSession } from '../daemon/salvage.js'
 import { bytes, moment } from './figures.js'
 import { directoriesOf, type GlobalOptions } from './options.js'
-import { outcomeText } from './outcome.js'
+import { outcomeText, salvageText } from './outcome.js'
 import { resultAs } from './output.js'
 import { prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
@@ -17,6 +18,7 @@ export async function recoverCommand(
   given: string,
   options: GlobalOptions & {
     readonly discard?: boolean
+    readonly salvage?: boolean
     readonly acceptLoss?: boolean
     readonly from?: string
     readonly json?: boolean
@@ -42,7 +44,16 @@ export async function recoverCommand(
   const vm = request.vmPath
   const nothing = `nothing of ${request.vmPath} was left behind on this client`
   try {
-    if (options.discard === true) {
+    if (options.salvage === true) {
+      if (options.discard === true) throw new UsageError('--salvage and --discard contradict each other')
+      const salvage = await salvageSession(request)
+      view.end()
+      const { lost, ...found } = salvage ?? { kind: 'nothing', lost: [] }
+      for (const line of lost) view.say(line)
+      resultAs(options.json, { vm, ...found, ...(salvage && { lost }) }, () =>
+        salvage === undefined ? nothing : salvageText(vm, salvage)
+      )
+    } else if (options.discard === true) {
       const dropped = await discardSession(request, (what) => view.say(dropText(vm, what)))
       view.end()
       resultAs(options.json, { vm, ...(dropped === undefined ? { kind: 'nothing' } : droppedJson(dropped)) }, () =>

@@ -11,7 +11,7 @@ import { bytes } from './figures.js'
 import { locateMountpoint } from './mountpoint.js'
 import { directoriesOf, type GlobalOptions, toSize } from './options.js'
 import { notice, resultAs } from './output.js'
-import { prepareDirectory } from './prerequisites.js'
+import { prepareCacheDirectory, prepareDirectory } from './prerequisites.js'
 import { progressView } from './progress.js'
 import { connectToLiving } from './silent-daemon.js'
 
@@ -53,7 +53,7 @@ async function warmMounted(mountpoint: string, show: (progress: Progress) => voi
 async function warmOnShare(vmPath: string, options: WarmOptions, show: (progress: Progress) => void): Promise<Warmed> {
   const { clientDirectory, cacheDirectory } = directoriesOf(options)
   prepareDirectory(clientDirectory, '--client-dir')
-  prepareDirectory(cacheDirectory, '--cache-dir')
+  prepareCacheDirectory(cacheDirectory)
   const mounted = await mountOf(vmPath, clientDirectory)
   // the mount has the cache that the next mount will use
   if (mounted !== undefined) return warmMounted(mounted.mountpoint, show)

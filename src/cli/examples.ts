@@ -60,7 +60,8 @@ export const EXAMPLES: Readonly<Record<string, readonly Example[]>> = {
   ],
   recover: [
     example('recover /export/testvm', 'publish what a crash has left behind on this client'),
-    example('recover /export/testvm --discard', 'drop it')
+    example('recover /export/testvm --discard', 'drop it'),
+    example('recover /export/testvm --salvage', 'it is damaged: keep what is intact as a branch')
   ],
   list: [example('list /export', 'the VMs of a share')],
   log: [example('log /export/testvm', 'its generations, newest first')],

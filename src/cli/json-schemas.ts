@@ -133,7 +133,7 @@ const logged = z.union([
     compaction: z
       .literal(true)
       .optional()
-      .describe('only of what prune has made: the content of its parent in other chunks')
+      .describe('only of what prune or a repair has made: the content of its parent in other chunks')
   }),
   z.strictObject({ ...named, pruned: time('when it was pruned') }),
   z.strictObject({ ...named, damage: z.string().describe('why it cannot be read') })
@@ -205,6 +205,15 @@ export const JSON_SCHEMAS = {
       generation: z.number().nullable().describe('that it was based on; null: unknown'),
       changedBytes: z.number().nullable().describe('disk space of the changes; null: unknown'),
       changedFiles: z.number().nullable().describe('files that were new or had other content; null: unknown')
+    }),
+    z.strictObject({
+      vm,
+      kind: z.literal('salvaged'),
+      branch: z.string().nullable().describe('its name; null: nothing that is intact differs from the base'),
+      kept: z.string().describe('where the damaged session is now'),
+      changedBytes: changed,
+      sentBytes: sent,
+      lost: z.array(z.string()).describe('what is not in the branch, or may be wrong in it')
     }),
     z.strictObject({ vm, kind: z.literal('nothing').describe('nothing was left behind') })
   ]),

@@ -1,5 +1,6 @@
 /** How a mount ended, in one sentence. */
 import type { Outcome } from '../daemon/messages.js'
+import type { Salvage } from '../daemon/salvage.js'
 import { bytes } from './figures.js'
 
 export function outcomeText(vm: string, outcome: Outcome): string {
@@ -17,4 +18,11 @@ export function outcomeText(vm: string, outcome: Outcome): string {
         ? `${vm} was mounted read-only; nothing to publish`
         : `changes to ${vm} were discarded`
   }
+}
+
+export function salvageText(vm: string, { branch, kept }: Salvage): string {
+  const aside = `The damaged session was set aside, whole as it was: ${kept}`
+  return branch === null
+    ? `nothing that differs from the generation it is based on was intact: no branch was made. ${aside}`
+    : `what was intact is branch ${branch} of ${vm}, durable on the share. Look at it before you trust it (isrfs mount ${vm} <mountpoint> --generation ${branch}); isrfs rollback ${vm} ${branch} makes it the newest generation. ${aside}`
 }

@@ -2,6 +2,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
+import { requireOwnDirectory } from '../base/own-directory.js'
 
 export interface Machine {
   readonly uid: number
@@ -136,6 +137,12 @@ export function prepareDirectory(directory: string, option: string): void {
       cause: error
     })
   }
+}
+
+/** The same of the cache's directory, in which nobody else may write: blocks count in it after they were verified once. */
+export function prepareCacheDirectory(directory: string): void {
+  prepareDirectory(directory, '--cache-dir')
+  requireOwnDirectory(directory, { option: '--cache-dir', mayBeLink: true })
 }
 
 /** Like mkdir -p. Node's own never ends where a file system refuses every name (/proc). */

@@ -183,6 +183,7 @@ function addMountLife(program: Command): void {
     .description('publish the session that a mount has left behind on this client')
     .argument('<vm>', 'the VM on the share')
     .option('--discard', 'drop it instead, after saying what goes with it')
+    .option('--salvage', 'of a damaged one: publish what is intact as a branch, and set it aside')
     .option('--accept-loss', 'publish it although a broken disk has lost writes, or the share parts of its base')
     .option('--from <directory>', 'a session that was set aside because the client directory is a copy')
     .option('--json', 'one JSON object')

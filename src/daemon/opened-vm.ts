@@ -18,6 +18,7 @@ import { keepCopy } from './keep-manifest.js'
 import { type Log, quietly } from './log.js'
 import { mayPublish, type MountRequest } from './request.js'
 import { LeaseRight, PinRight, type Right } from './right.js'
+import { noticeIfOlder, rememberNewest } from './seen-generation.js'
 import { createPrivateDirectory } from './private-session.js'
 import { closePool } from './share-threads.js'
 import { withinMs } from './within.js'
@@ -129,7 +130,7 @@ async function openForWriting(
 }
 
 async function openPrivately(
-  { request, log }: Opening,
+  { request, log, notice }: Opening,
   pool: SharePool,
   client: Client,
   vmId: string
@@ -145,6 +146,12 @@ async function openPrivately(
       : generation === null
         ? await pool.run('newest', {}, { what: 'reading the newest generation' })
         : await readGeneration(generation)
+  if (branch === null && generation === null) {
+    const { vmPath, clientDirectory, acceptRollback } = request
+    const check = { pool, vmPath, vmId, clientDirectory, acceptRollback }
+    // a VM runs on a --discard mount, and would believe what it shows
+    await (request.discard ? rememberNewest(check, base) : noticeIfOlder(check, base, notice))
+  }
   const directory = createPrivateDirectory(request.clientDirectory)
   const session = newSession(directory.path, {
     vmPath: request.vmPath,

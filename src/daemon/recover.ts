@@ -211,7 +211,7 @@ export async function discardSession(
 }
 
 /** The session that is gone may have been the reason why this client still holds the lease. */
-async function giveBackOwnLease({ notice }: RecoverRequest, pool: SharePool, clientId: string): Promise<void> {
+export async function giveBackOwnLease({ notice }: RecoverRequest, pool: SharePool, clientId: string): Promise<void> {
   try {
     const held = await pool.run(
       'acquireLease',
@@ -226,7 +226,7 @@ async function giveBackOwnLease({ notice }: RecoverRequest, pool: SharePool, cli
   }
 }
 
-async function withVm<Result>(
+export async function withVm<Result>(
   { vmPath, clientDirectory, notice }: RecoverRequest,
   use: (pool: SharePool, vmId: string, clientId: string) => Promise<Result>
 ): Promise<Result> {

@@ -34,6 +34,25 @@ export async function rememberNewest(check: SeenCheck, newest: GenerationReferen
   notePublished(check, newest)
 }
 
+/**
+ * The same for somebody who only looks, which is what a person does when the share went back: that is told, and not
+ * remembered, so that nobody who comes later resumes it.
+ */
+export async function noticeIfOlder(
+  check: SeenCheck,
+  newest: GenerationReference,
+  notice: (text: string) => void
+): Promise<void> {
+  try {
+    await rememberNewest(check, newest)
+  } catch (error) {
+    if (!(error instanceof IntegrityError)) throw error
+    notice(
+      `${error.message}. It is shown as it is; a mount that goes on with it needs --accept-rollback${error.hint === undefined ? '' : `: ${error.hint}`}`
+    )
+  }
+}
+
 /** The generation was read back from the share, or made by this client. A full disk only costs the guard. */
 export function notePublished(
   { clientDirectory, vmId }: Pick<SeenCheck, 'clientDirectory' | 'vmId'>,

@@ -11,12 +11,14 @@
  * 1. Nothing is removed here. A crash before the publish leaves chunks that nobody refers to, which a later prune finds.
  * 2. Stored bytes are copied as they are, and compared with their digest on the way in and in their new place.
  * 3. The new maps name the same digests for the same blocks; anything else stops here, before anything is published.
+ *
+ * A repair (move-out.ts) leaves damaged chunks in the same way, with bytes from elsewhere.
  */
 import assert from 'node:assert'
 import { randomBytes } from 'node:crypto'
 import { BLOCKS_PER_MAP_PAGE } from '../base/units.js'
-import { decodeBlock } from '../format/block-codec.js'
-import { encodeMapPage, encodeMapRoot, type MapPage } from '../format/block-map.js'
+import { decodeBlock, type Encoded } from '../format/block-codec.js'
+import { encodeMapPage, encodeMapRoot, type MapPage, type MapRoot } from '../format/block-map.js'
 import { ChunkBuilder, chunkName, readStored, writeObjects } from '../format/chunk.js'
 import { publishGeneration, type PublishedGeneration } from '../format/generations.js'
 import type { ManifestEntry } from '../format/manifest.js'
@@ -72,10 +74,22 @@ export function findSparse(share: Share, use: ChunkUse, newest: PublishedGenerat
   return { chunks, garbageBytes, usedBytes }
 }
 
+/** Where what is copied comes from. What is undefined stays where it is. */
+export interface Origin {
+  root(place: ObjectPlace): MapRoot | undefined
+  page(place: ObjectPlace): MapPage | undefined
+  /** a map page or root that need not leave its chunk */
+  mayStay(place: ObjectPlace): boolean
+  /** verified */
+  block(place: BlockPlace): Encoded | undefined
+}
+
 export interface Compacting {
   readonly share: Share
   readonly newest: PublishedGeneration
-  readonly sparse: Sparse
+  readonly sparse: Pick<Sparse, 'chunks'>
+  /** undefined: the share has all of it */
+  readonly origin?: Origin
   readonly client: { readonly id: string; readonly host: string }
   /** between two steps; may throw to give it up */
   readonly onStep: () => void
@@ -85,13 +99,22 @@ export interface Compacting {
 
 /** Publishes the newest generation once more, without the sparse chunks. */
 export function compact(options: Compacting): PublishedGeneration {
+  const published = moveOut(options)
+  assert(published !== undefined, 'nothing of sparse chunks was copied')
+  return published
+}
+
+/** As compact, of what can be copied; undefined when that is nothing, and nothing was published. */
+export function moveOut(options: Compacting): PublishedGeneration | undefined {
   const { share, newest, client } = options
   const mover = new Mover(options)
   for (const place of rootPlaces(newest)) mover.moveBlocks(place)
   mover.flush()
-  const entries = newest.manifest.entries.map((entry): ManifestEntry =>
-    entry.type === 'file' && entry.map !== null ? { ...entry, map: mover.rewrite(entry.map) } : entry
-  )
+  const entries = newest.manifest.entries.map((entry): ManifestEntry => {
+    const map = entry.type === 'file' && entry.map !== null ? mover.rewrite(entry.map) : null
+    return entry.type !== 'file' || map === null || map === entry.map ? entry : { ...entry, map }
+  })
+  if (entries.every((entry, index) => entry === newest.manifest.entries[index])) return undefined
   options.beforePublish()
   return publishGeneration(share, {
     ...newest.manifest,
@@ -118,20 +141,23 @@ export function isCompactedInto(earlier: LiveGeneration, later: LiveGeneration):
 class Mover {
   sentBytes = 0
   readonly #options: Compacting
+  readonly #origin: Origin
   /** by old place */
   readonly #moved = new Map<string, BlockPlace>()
   #builder = new ChunkBuilder()
-  #waiting: BlockPlace[] = []
+  #waiting: { readonly block: BlockPlace; readonly encoded: Encoded }[] = []
 
   constructor(options: Compacting) {
     this.#options = options
+    this.#origin = options.origin ?? originOn(options.share)
   }
 
   /** Copies the blocks of one file that lie in sparse chunks. Their places are known after the flush. */
   moveBlocks(map: ObjectPlace): void {
-    const { share, onStep } = this.#options
-    for (const place of readRoot(share, map).values()) {
-      for (const [, block] of placesOf(readPage(share, place))) {
+    const { onStep } = this.#options
+    for (const place of this.#origin.root(map)?.values() ?? []) {
+      const page = this.#origin.page(place)
+      for (const [, block] of page === undefined ? [] : placesOf(page)) {
         if (this.#isSparse(block) && !this.#moved.has(keyOf(block))) this.#move(block)
       }
       onStep()
@@ -143,10 +169,11 @@ class Mover {
     const { share, onStep } = this.#options
     const { chunk, offsets, sentBytes } = this.#builder.write(share)
     this.sentBytes += sentBytes
-    for (const [index, block] of this.#waiting.entries()) {
+    for (const [index, { block, encoded }] of this.#waiting.entries()) {
       const offset = offsets[index]
       assert(offset !== undefined, 'a block of the new chunk has no place')
-      const place = { ...block, chunk, offset }
+      const { encoding, bytes } = encoded
+      const place = { ...block, encoding, chunk, offset, storedBytes: bytes.length }
       decodeBlock(readStored(share, place), place) // invariant 2
       this.#moved.set(keyOf(block), place)
     }
@@ -158,7 +185,8 @@ class Mover {
   /** The file's map with the new places; the old one when nothing of it was in a sparse chunk. */
   rewrite(map: ObjectPlace): ObjectPlace {
     const { share, onStep } = this.#options
-    const root = readRoot(share, map)
+    const root = this.#origin.root(map)
+    if (root === undefined) return map
     const pages = new Map(root)
     let waiting: { index: number; before: MapPage; bytes: Buffer }[] = []
     const writePages = (): void => {
@@ -172,14 +200,14 @@ class Mover {
       waiting = []
     }
     for (const [index, place] of root) {
-      const before = readPage(share, place)
-      const bytes = this.#rewritePage(before, place)
-      if (bytes !== undefined) waiting.push({ index, before, bytes })
+      const before = this.#origin.page(place)
+      const bytes = before && this.#rewritePage(before, place)
+      if (before !== undefined && bytes !== undefined) waiting.push({ index, before, bytes })
       if (waiting.length === PAGES_PER_BATCH) writePages()
       onStep()
     }
     if (waiting.length > 0) writePages()
-    if (!this.#isSparse(map) && [...root].every(([index, place]) => pages.get(index) === place)) return map
+    if (!this.#mustLeave(map) && [...root].every(([index, place]) => pages.get(index) === place)) return map
     const [written] = this.#write([encodeMapRoot(pages)])
     assert(written !== undefined, 'a map root was not written')
     assert.deepEqual([...readRoot(share, written)], [...pages], 'the new root is not what it has to be')
@@ -189,19 +217,20 @@ class Mover {
   /** The page's bytes with the new places; undefined when it can stay as it is. */
   #rewritePage(page: MapPage, at: ObjectPlace): Buffer | undefined {
     const places = Array.from({ length: BLOCKS_PER_MAP_PAGE }, (_, index) => page.place(index))
-    if (!this.#isSparse(at) && !places.some((block) => block !== undefined && this.#isSparse(block))) return undefined
+    const hasMoved = places.some((block) => block !== undefined && this.#moved.has(keyOf(block)))
+    if (!hasMoved && !this.#mustLeave(at)) return undefined
     const bytes = encodeMapPage(places.map((block) => block && (this.#moved.get(keyOf(block)) ?? block)))
     assert(bytes !== undefined, 'a page without blocks was listed')
     return bytes
   }
 
   #move(block: BlockPlace): void {
-    const bytes = readStored(this.#options.share, block)
-    decodeBlock(bytes, block) // invariant 2
-    const encoded = { encoding: block.encoding, bytes }
+    const encoded = this.#origin.block(block)
+    if (encoded === undefined) return
     if (!this.#builder.fits(encoded)) this.flush()
     this.#builder.add(encoded)
-    this.#waiting.push({ ...block, digest: Buffer.from(block.digest) }) // not a view that keeps its page in memory
+    const digest = Buffer.from(block.digest) // not a view that keeps its page in memory
+    this.#waiting.push({ block: { ...block, digest }, encoded })
     this.#moved.set(keyOf(block), block) // until the flush: only so that it is copied once
   }
 
@@ -211,8 +240,25 @@ class Mover {
     return places
   }
 
+  #mustLeave(place: ObjectPlace): boolean {
+    return this.#isSparse(place) && !this.#origin.mayStay(place)
+  }
+
   #isSparse({ chunk }: { readonly chunk: string }): boolean {
     return this.#options.sparse.chunks.has(chunk)
+  }
+}
+
+function originOn(share: Share): Origin {
+  return {
+    root: (place) => readRoot(share, place),
+    page: (place) => readPage(share, place),
+    mayStay: () => false,
+    block: (place) => {
+      const bytes = readStored(share, place)
+      decodeBlock(bytes, place) // invariant 2
+      return { encoding: place.encoding, bytes }
+    }
   }
 }
 

@@ -5,11 +5,12 @@
  *     the cache -> SHA-256 of the whole is the chunk's name: written, else nothing
  *
  * A chunk's name is the digest of its bytes, so a repair is right or it is not made; encoding is deterministic, but a
- * chunk that another version of the encoder has written may not come out the same.
+ * chunk that another version of the encoder has written may not come out the same. Pieces that no generation uses (any
+ * more) belong to it all the same, and only the present file has them. Where that is not enough, move-out.ts goes on.
  */
 import { sha256Hex } from '../base/digest.js'
 import { errnoOf, IntegrityError } from '../base/errors.js'
-import { BLOCKS_PER_MAP_PAGE } from '../base/units.js'
+import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, CHUNK_BYTES_MAX } from '../base/units.js'
 import type { CachedBytes } from '../cache/find-cached.js'
 import { decodeMapRoot, MapPage } from '../format/block-map.js'
 import { decodeBlock, decodeObject, encodeBlock, encodeObject } from '../format/block-codec.js'
@@ -54,9 +55,9 @@ export function repairChunks(share: Share, badPaths: readonly string[], cached: 
 
 /** Why the chunk cannot be put back; undefined when it was. */
 function repairChunk(share: Share, chunk: string, pieces: readonly Piece[]): string | undefined {
-  const lengthBytes = Math.max(0, ...pieces.map(({ offset, storedBytes }) => offset + storedBytes))
-  const content = Buffer.alloc(lengthBytes)
-  readDamaged(share, chunk, content)
+  const usedBytes = pieces.reduce((end, { offset, storedBytes }) => Math.max(end, offset + storedBytes), 0)
+  const present = readDamaged(share, chunk)
+  const content = Buffer.concat([present], Math.max(present.length, usedBytes))
   let missing = 0
   for (const { offset, storedBytes, verify, encode } of pieces) {
     const place = content.subarray(offset, offset + storedBytes)
@@ -69,19 +70,33 @@ function repairChunk(share: Share, chunk: string, pieces: readonly Piece[]): str
     }
   }
   if (missing > 0) return `this client's cache lacks ${String(missing)} of its ${String(pieces.length)} pieces`
-  if (sha256Hex(content) !== chunk)
-    return 'what the cache has does not come out as the same bytes (an older version wrote it, or it has pieces that no generation uses)'
-  share.writeContentNamed(chunkName(chunk), content)
+  // a file that has grown has bytes at its end that were never the chunk's
+  const whole = [content, content.subarray(0, usedBytes)].find((bytes) => sha256Hex(bytes) === chunk)
+  if (whole === undefined)
+    return 'what the cache has does not come out as the same bytes (an older version wrote it, or pieces that no generation uses are lost or damaged)'
+  share.writeContentNamed(chunkName(chunk), whole)
   return undefined
 }
 
-/** As much as can be read of it. */
-function readDamaged(share: Share, chunk: string, into: Buffer): void {
+/** As much as can be read of it; zeros are where nothing can. */
+function readDamaged(share: Share, chunk: string): Buffer {
+  const name = chunkName(chunk)
+  const sizeBytes = Math.min(orNothing(() => share.size(name)) ?? 0, CHUNK_BYTES_MAX)
+  const content = Buffer.alloc(sizeBytes)
+  const read = (from: number, to: number): boolean =>
+    orNothing(() => share.readRange(name, from, to - from).copy(content, from)) !== undefined
+  if (sizeBytes === 0 || read(0, sizeBytes)) return content
+  // a broken sector costs what is read together with it
+  for (let at = 0; at < sizeBytes; at += BLOCK_BYTES) read(at, Math.min(at + BLOCK_BYTES, sizeBytes))
+  return content
+}
+
+function orNothing<Result>(read: () => Result): Result | undefined {
   try {
-    const size = Math.min(share.size(chunkName(chunk)) ?? 0, into.length)
-    if (size > 0) share.readRange(chunkName(chunk), 0, size).copy(into)
+    return read()
   } catch (error) {
-    if (!(error instanceof IntegrityError) && errnoOf(error) === undefined) throw error
+    if (error instanceof IntegrityError || errnoOf(error) !== undefined) return undefined
+    throw error
   }
 }
 
@@ -115,7 +130,8 @@ function piecesOfChunks(share: Share, cached: CachedBytes): Map<string, Map<numb
   return chunks
 }
 
-function readOrCached(share: Share, place: ObjectPlace, cached: CachedBytes): Buffer | undefined {
+/** Plain bytes of a map page or root, wherever they can be had. */
+export function readOrCached(share: Share, place: ObjectPlace, cached: CachedBytes): Buffer | undefined {
   try {
     return decodeObject(readStored(share, place), place)
   } catch {

@@ -172,7 +172,21 @@ export function readJournal(
     refuseIfDurable(file, bytes, 0, salt, expected.sequence) // else the end of the journal before it was lost, and this with it
     return nothingOf(bytes, expected)
   }
+  const followed = followFrames(bytes, salt, position)
+  const { frames, endBytes: at } = followed
+  position = followed.position
+  if (at < bytes.length) refuseIfDurable(file, bytes, at, salt, position.sequence)
+  return { bytes, frames, endBytes: at, tornBytes: tornBytes(bytes, at), isCurrent: header.isCurrent, position }
+}
+
+/** Good frames of a journal behind its header, as far as the chain holds. */
+export function followFrames(
+  bytes: Buffer,
+  salt: number,
+  before: JournalPosition
+): Pick<JournalContent, 'frames' | 'endBytes' | 'position'> {
   const frames: Frame[] = []
+  let position = before
   let at = JOURNAL_HEADER_BYTES
   for (;;) {
     const frame = parseFrame(bytes, at, salt)
@@ -181,8 +195,7 @@ export function readJournal(
     position = { sequence: frame.sequence, checksum: frame.checksum }
     at = frame.end
   }
-  if (at < bytes.length) refuseIfDurable(file, bytes, at, salt, position.sequence)
-  return { bytes, frames, endBytes: at, tornBytes: tornBytes(bytes, at), isCurrent: header.isCurrent, position }
+  return { frames, endBytes: at, position }
 }
 
 function readHeader(file: string, bytes: Buffer, salt: number): JournalHeader | undefined {
@@ -211,8 +224,11 @@ function refuseIfDurable(file: string, bytes: Buffer, from: number, salt: number
   }
 }
 
-export function damage(file: string, why: string, directory = path.dirname(file)): IntegrityError {
-  return new IntegrityError(`the session's ${file} is damaged: ${why}`, {
-    hint: `nothing was changed. Keep a copy of ${directory}; isrfs recover <vm> --discard gives these changes up`
-  })
+/** Of the journal or a snapshot, which `recover --salvage` reads as far as they are intact. */
+export function damage(file: string, why: string): IntegrityError {
+  return new IntegrityError(`the session's ${file} is damaged: ${why}`, { hint: salvageHint(path.dirname(file)) })
+}
+
+export function salvageHint(directory: string): string {
+  return `nothing was changed. isrfs recover <vm> --salvage publishes what is intact as a branch, and keeps ${directory}; isrfs recover <vm> --discard gives these changes up`
 }

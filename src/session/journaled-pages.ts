@@ -8,12 +8,11 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import { FailedError, messageOf } from '../base/errors.js'
+import { FailedError, IntegrityError, messageOf } from '../base/errors.js'
 import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, toInodeId } from '../base/units.js'
 import { ByteReader, type ByteWriter } from './bytes.js'
 import { syncDirectory } from './durable-file.js'
 import { type Frame, FRAME_HEADER_BYTES, FRAME_TRAILER_BYTES } from './frame.js'
-import { damage } from './journal.js'
 import type { Namespace } from './namespace.js'
 import type { ChangeRecord, Inode } from './namespace-types.js'
 import { isValid } from './pages.js'
@@ -152,7 +151,11 @@ function endOfOthers(inode: Inode, region: number, copied: ReadonlySet<number>):
 /** `neededBytes` of the file must be there already: zeros must not take their place. */
 function writeDurably(file: string, pages: readonly [page: number, bytes: Buffer][], neededBytes: number): void {
   const size = fs.statSync(file, { throwIfNoEntry: false })?.size ?? 0
-  if (size < neededBytes) throw damage(file, 'it has lost pages that were synced', path.dirname(path.dirname(file)))
+  if (size < neededBytes) {
+    throw new IntegrityError(`the session's ${file} is damaged: it has lost pages that were synced`, {
+      hint: `nothing was changed. Keep a copy of ${path.dirname(path.dirname(file))}; isrfs recover <vm> --discard gives these changes up`
+    })
+  }
   try {
     const { O_RDWR, O_CREAT, O_NOFOLLOW } = fs.constants
     const descriptor = fs.openSync(file, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)

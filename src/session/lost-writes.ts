@@ -4,10 +4,12 @@
  */
 import path from 'node:path'
 import { z } from 'zod'
+import { IntegrityError } from '../base/errors.js'
 import { type InodeId, toInodeId } from '../base/units.js'
 import { readIfThere, replaceFileDurably } from './durable-file.js'
+import { salvageHint } from './journal.js'
 
-const FILE = 'lost.json'
+export const LOST_FILE = 'lost.json'
 
 const lostSchema = z.array(z.object({ inode: z.number().int().positive(), why: z.string() }))
 
@@ -17,12 +19,12 @@ export class LostWrites {
   /** of files that are gone on purpose, until that is durable: a power cut may bring them back */
   readonly #leaving = new Map<number, string>()
 
-  /** Throws when the file is there and cannot be read: nobody may take that for "nothing was lost". */
+  /** Throws IntegrityError when the file is there and cannot be read: nobody may take that for "nothing was lost". */
   constructor(directory: string) {
-    this.#file = path.join(directory, FILE)
+    this.#file = path.join(directory, LOST_FILE)
     const bytes = readIfThere(this.#file)
     if (bytes === undefined) return
-    for (const { inode, why } of lostSchema.parse(JSON.parse(bytes.toString('utf8')))) this.#lost.set(inode, why)
+    for (const { inode, why } of parse(this.#file, bytes)) this.#lost.set(inode, why)
   }
 
   get(inode: InodeId): string | undefined {
@@ -66,5 +68,16 @@ export class LostWrites {
     } catch {
       // the daemon still knows
     }
+  }
+}
+
+function parse(file: string, bytes: Buffer): z.infer<typeof lostSchema> {
+  try {
+    return lostSchema.parse(JSON.parse(bytes.toString('utf8')))
+  } catch (error) {
+    throw new IntegrityError(`${file} is damaged: it says which accepted writes were lost, and cannot be read`, {
+      hint: salvageHint(path.dirname(file)),
+      cause: error
+    })
   }
 }

@@ -121,10 +121,15 @@ export function recoverState(options: {
 }
 
 function newestSnapshot(directory: string): number | undefined {
-  const numbers = namesIn(directory)
+  return snapshotNumbers(directory).at(-1)
+}
+
+/** Numbers of the snapshots in a directory, ascending. */
+export function snapshotNumbers(directory: string): number[] {
+  return namesIn(directory)
     .flatMap((name) => SNAPSHOT_PATTERN.exec(name)?.[1] ?? [])
     .map(Number)
-  return numbers.length === 0 ? undefined : Math.max(...numbers)
+    .sort((first, second) => first - second)
 }
 
 function readSnapshot(directory: string, number: number, salt: number, base: BaseImage): BaseImage {
@@ -151,7 +156,7 @@ function readBarriers(contents: ReadonlyMap<number, JournalContent>): {
   return { cover: (inode, sequence) => sequence <= Math.max(through.get(inode) ?? 0, through.get(0) ?? 0) }
 }
 
-function* recordsOf(bytes: Buffer, frame: Frame): Generator<ChangeRecord> {
+export function* recordsOf(bytes: Buffer, frame: Frame): Generator<ChangeRecord> {
   const reader = new ByteReader(bytes, frame.payloadStart, frame.payloadEnd)
   for (let index = 0; index < frame.recordCount; index++) yield decodeRecord(reader)
 }

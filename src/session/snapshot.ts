@@ -26,6 +26,7 @@ const MAGIC = 'ISRFSNAP'
 const VERSION_WITH_OTHER_NAMES = 3
 const VERSION = 2
 const VERSION_WITHOUT_UPLOADED = 1
+const SALT_AND_COUNTS_BYTES = 4 + 8 + 8
 const WORDS = bitWords(PAGES_PER_REGION)
 const INITIAL_BYTES = 1024 * 1024
 
@@ -79,22 +80,54 @@ export function encodeSnapshot(namespace: Namespace, salt: number): Buffer {
 
 /** The state of a snapshot as something a namespace can start from. Throws DamageError. */
 export function decodeSnapshot(bytes: Buffer, salt: number, base: BaseImage): BaseImage {
-  if (bytes.length < 4 || crc32(bytes.subarray(0, -4)) !== bytes.readUInt32LE(bytes.length - 4)) {
-    throw new DamageError('its checksum is wrong')
-  }
+  if (!hasChecksum(bytes)) throw new DamageError('its checksum is wrong')
   const reader = new ByteReader(bytes, 0, bytes.length - 4)
   if (reader.text() !== MAGIC) throw new DamageError('it is not a snapshot')
   const version = reader.u32()
   if (version < VERSION_WITHOUT_UPLOADED || version > VERSION_WITH_OTHER_NAMES)
     throw new DamageError(`it has version ${String(version)}, which this isrfs does not know`)
   if (reader.u32() !== salt) throw new DamageError('it is not a snapshot of this session')
-  const files = new Map<InodeId, BaseFile | undefined>()
-  for (const inode of base.inodes) files.set(inode.id, inode.base)
+  const files = baseFilesOf(base)
   const nextInode = reader.u64()
   const count = reader.u64()
   const inodes: BaseInode[] = []
   for (let index = 0; index < count; index++) inodes.push(readInode(reader, files, version))
   return { nextInode, inodes }
+}
+
+/** Whether its bytes are those that were written. */
+export function hasChecksum(bytes: Buffer): boolean {
+  return bytes.length >= 4 && crc32(bytes.subarray(0, -4)) === bytes.readUInt32LE(bytes.length - 4)
+}
+
+/** What can still be told of a snapshot whose checksum is wrong. Any field of any inode may be wrong. */
+export interface DamagedSnapshot {
+  /** those before the place where it makes no sense any more */
+  readonly inodes: readonly BaseInode[]
+  /** there was no such place */
+  readonly isComplete: boolean
+}
+
+export function decodeDamagedSnapshot(bytes: Buffer, base: BaseImage): DamagedSnapshot {
+  const files = baseFilesOf(base)
+  const inodes: BaseInode[] = []
+  try {
+    const reader = new ByteReader(bytes, 0, bytes.length - 4)
+    reader.text() // the magic
+    const version = reader.u32()
+    reader.raw(SALT_AND_COUNTS_BYTES)
+    const known = version >= VERSION_WITHOUT_UPLOADED && version <= VERSION_WITH_OTHER_NAMES ? version : VERSION
+    while (reader.at < reader.end) inodes.push(readInode(reader, files, known))
+    return { inodes, isComplete: true }
+  } catch {
+    return { inodes, isComplete: false }
+  }
+}
+
+function baseFilesOf(base: BaseImage): Map<InodeId, BaseFile | undefined> {
+  const files = new Map<InodeId, BaseFile | undefined>()
+  for (const inode of base.inodes) files.set(inode.id, inode.base)
+  return files
 }
 
 function readInode(reader: ByteReader, files: ReadonlyMap<InodeId, BaseFile | undefined>, version: number): BaseInode {

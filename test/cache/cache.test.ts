@@ -230,3 +230,53 @@ test('a repair finds blocks and maps of the same VM only, in all of its slots', 
   t.deepEqual(found.mapObject(sha256(Buffer.of(1)).toString('hex')), Buffer.of(1))
   t.is(found.mapObject(sha256(Buffer.of(2)).toString('hex')), undefined)
 })
+
+test('a slot that somebody else has made beforehand, or may write to, is refused at each level', (t) => {
+  for (const level of ['', '0', '0/maps']) {
+    for (const plant of [
+      (place: string): void => fs.chmodSync(place, 0o777),
+      (place: string): void => {
+        fs.rmSync(place, { recursive: true })
+        fs.symlinkSync(temporaryDirectory('elsewhere'), place)
+      },
+      (place: string): void => {
+        fs.rmSync(place, { recursive: true })
+        fs.writeFileSync(place, '')
+      },
+      ...(process.getuid?.() === 0 ? [(place: string): void => fs.chownSync(place, 4321, 4321)] : [])
+    ]) {
+      const directory = path.join(temporaryDirectory('cache'), 'vm')
+      fs.mkdirSync(path.join(directory, '0', 'maps'), { recursive: true, mode: 0o700 })
+      plant(path.join(directory, level))
+      const error = t.throws(() => open(directory))
+      t.regex(String((error as { hint?: string }).hint), /another directory with --cache-dir/)
+    }
+  }
+})
+
+test('a region file that others may write to claims nothing and is made anew', async (t) => {
+  const directory = path.join(temporaryDirectory('cache'), 'vm')
+  const first = open(directory).cache
+  first.place(inode, 0, 3, block(1), sha256(block(1)))
+  await first.close()
+  const file = path.join(directory, '0', `${String(inode)}-0`)
+  const planted = fs.readFileSync(file)
+  for (const plant of [
+    (): void => fs.chmodSync(file, 0o666),
+    ...(process.getuid?.() === 0 ? [(): void => fs.chownSync(file, 4321, 4321)] : [])
+  ]) {
+    fs.rmSync(file, { force: true })
+    fs.writeFileSync(file, planted, { mode: 0o600 })
+    plant()
+    const held = fs.openSync(file, 'r+') // as the other user
+    const { cache } = open(directory)
+    t.false(cache.claims(inode, 0, 3, sha256(block(1))))
+    cache.place(inode, 0, 3, block(1), sha256(block(1)))
+    fs.writeSync(held, Buffer.alloc(BLOCK_BYTES, 66), 0, BLOCK_BYTES, 3 * BLOCK_BYTES)
+    const read = Buffer.alloc(BLOCK_BYTES)
+    t.true(cache.read(inode, 0, read, 3 * BLOCK_BYTES))
+    t.true(read.equals(block(1)))
+    fs.closeSync(held)
+    await cache.close()
+  }
+})

@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import anyTest, { type TestFn } from 'ava'
-import { checkMachine, type Machine, prepareDirectory } from '../../src/cli/prerequisites.js'
+import { checkMachine, type Machine, prepareCacheDirectory, prepareDirectory } from '../../src/cli/prerequisites.js'
 
 const test = anyTest as TestFn<{ root: string; machine: Machine }>
 
@@ -63,4 +63,29 @@ test('a client directory is made, private, or refused with the option that names
   t.is(fs.statSync(directory).mode & 0o777, 0o700)
   const error = t.throws(() => prepareDirectory('/proc/nowhere/x', '--client-dir'))
   t.like(error, { hint: 'name another directory with --client-dir, on a local disk' })
+})
+
+test('a cache directory in which others may write is refused, and so is a link that is not one of ours', (t) => {
+  const { root } = t.context
+  const cache = path.join(root, 'cache')
+  t.notThrows(() => prepareCacheDirectory(cache))
+  for (const mode of [0o777, 0o1777, 0o770]) {
+    fs.chmodSync(cache, mode)
+    const error = t.throws(() => prepareCacheDirectory(cache), { message: /other users may write to / })
+    t.like(error, { hint: `chmod go-w ${cache}, or name another directory with --cache-dir` })
+  }
+  fs.chmodSync(cache, 0o755)
+  t.notThrows(() => prepareCacheDirectory(cache), 'others may look at it')
+  const link = path.join(root, 'link')
+  fs.symlinkSync(cache, link)
+  t.notThrows(() => prepareCacheDirectory(link))
+  fs.chmodSync(cache, 0o777)
+  t.throws(() => prepareCacheDirectory(link), { message: /other users may write/ }, 'where it leads counts')
+  if (process.getuid?.() !== 0) return
+  fs.chmodSync(cache, 0o700)
+  fs.lchownSync(link, 4321, 4321)
+  t.throws(() => prepareCacheDirectory(link), { message: /symbolic link/ })
+  fs.chownSync(cache, 4321, 4321)
+  const error = t.throws(() => prepareCacheDirectory(cache), { message: /belongs to another user \(4321\)/ })
+  t.regex(String((error as { hint?: string }).hint), /chown -R 0 .*cache; or name another directory with --cache-dir/)
 })

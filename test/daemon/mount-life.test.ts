@@ -204,6 +204,41 @@ test.serial('a share that went back in time is refused until a person accepts it
   await bed.unmount('a', mountpoint)
 })
 
+test.serial('who has only looked guards against a share that went back, too, and is told of it', async (t) => {
+  const { bed } = t.context
+  const backup = bed.path('backup')
+  fs.cpSync(bed.vm(), backup, { recursive: true })
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  writeSynced(path.join(mountpoint, 'file'), 'second')
+  await bed.unmount('a', mountpoint)
+  for (const [client, how] of [
+    ['b', '--discard'],
+    ['c', '--read-only']
+  ] as const) {
+    await bed.mount(client, bed.vm(), 'mnt', how) // it has seen generation 2 now
+    await bed.unmount(client, mountpoint)
+  }
+  fs.rmSync(bed.vm(), { recursive: true })
+  fs.cpSync(backup, bed.vm(), { recursive: true })
+  for (const client of ['b', 'c']) {
+    const looked = await bed.mustIsrfs(client, 'mount', bed.vm(), mountpoint, '--read-only')
+    t.regex(looked.stderr, /generation 1 is the newest .* has seen generation 2.*--accept-rollback/s)
+    await bed.unmount(client, mountpoint)
+    for (const how of [['--discard'], []]) {
+      const refused = await bed.isrfs(client, 'mount', bed.vm(), mountpoint, ...how)
+      t.is(refused.code, 4, refused.stderr)
+      t.regex(refused.stderr, /has seen generation 2.*--accept-rollback/s)
+    }
+    const chosen = await bed.mustIsrfs(client, 'mount', bed.vm(), mountpoint, '--generation', '1')
+    t.notRegex(chosen.stderr, /has seen/, 'an older generation on purpose')
+    await bed.unmount(client, mountpoint)
+  }
+  for (const how of [['--discard', '--accept-rollback'], ['--discard']]) {
+    await bed.mount('b', bed.vm(), 'mnt', ...how)
+    await bed.unmount('b', mountpoint)
+  }
+})
+
 test.serial('the lease of a holder that lives is not broken', async (t) => {
   const { bed } = t.context
   const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
