@@ -12,8 +12,11 @@ const root = path.dirname(import.meta.dirname)
 const coverageDirectory = path.join(root, 'coverage', 'v8')
 const commands = path.join(root, 'node_modules', '.bin')
 
-/** mounts take the direct transport where they may choose; the conformance suite runs on both by itself */
-const endToEnd = ['cycle', 'kill'].map((name) => `build/test/end-to-end/${name}.test.js`)
+/**
+ * Mounts take the direct transport where they may choose; the conformance suite runs on both by itself. These run on the binding too;
+ * test/long has the other files there.
+ */
+const endToEnd = ['cycle', 'crash', 'kill'].map((name) => `build/test/end-to-end/${name}.test.js`)
 
 let failedSteps = 0
 const failures = []
