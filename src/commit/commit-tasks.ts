@@ -3,7 +3,7 @@
  * and exports. Inputs and outputs are plain data that can cross a thread (Buffers arrive as Uint8Arrays and are made
  * Buffers again by what needs them, or by CommitPool on the way back).
  */
-import { IntegrityError, messageOf } from '../base/errors.js'
+import { IntegrityError } from '../base/errors.js'
 import { toGeneration } from '../base/units.js'
 import { readMapObject } from '../cache/map-object.js'
 import { decodeBlock, decodeObject } from '../format/block-codec.js'
@@ -96,7 +96,8 @@ function examine(share: Share, places: readonly BlockPlace[]): { position: numbe
       decodeBlock(readStored(share, place), { ...place, digest: asBuffer(place.digest) })
       return []
     } catch (error) {
-      return [{ position, why: messageOf(error) }]
+      if (!(error instanceof IntegrityError)) throw error // trouble of the share says nothing of the block
+      return [{ position, why: error.message }]
     }
   })
 }

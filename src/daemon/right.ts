@@ -1,8 +1,8 @@
 /**
  * A mount's standing on the share: the lease of one that may publish, the pin of one that only reads. Both show every
- * few seconds that their holder lives. All of it runs in share workers; a dead server delays beats and nothing else.
+ * few seconds that their holder lives; one that has neither (any more) only asks the share then. All of it runs in share workers; a dead server delays beats and nothing else.
  */
-import { messageOf } from '../base/errors.js'
+import { IntegrityError, messageOf } from '../base/errors.js'
 import type { SharePool } from '../fetch/share-pool.js'
 import type { GenerationReference, HeldLease, LeaseHolder } from '../share/lease.js'
 import type { Pin } from '../share/pin.js'
@@ -30,7 +30,7 @@ abstract class BeatingRight implements Right {
   abstract readonly lease: 'held' | 'lost' | 'none'
   abstract readonly leaseNumber: number | null
   shareAnswers = true
-  beatenMs = Date.now()
+  beatenMs: number | undefined = Date.now()
   beatSeconds: number | undefined
   protected readonly pool: SharePool
   protected readonly log: Log
@@ -57,7 +57,8 @@ abstract class BeatingRight implements Right {
     await this.release(newest)
   }
 
-  protected abstract beat(beats: number): Promise<void>
+  /** Whether the share has taken it; false: there is nothing to show any more, and it was only asked. */
+  protected abstract beat(beats: number): Promise<boolean>
   protected abstract release(newest: GenerationReference): Promise<void>
 
   async #beatOnce(): Promise<void> {
@@ -66,9 +67,9 @@ abstract class BeatingRight implements Right {
     const late = setTimeout(() => this.#answered(false, 'it does not answer'), BEAT_INTERVAL_MS)
     try {
       const startedMs = performance.now()
-      await this.beat(++this.#beats)
+      const isTaken = await this.beat(++this.#beats)
       this.beatSeconds = (performance.now() - startedMs) / 1000
-      this.beatenMs = Date.now()
+      if (isTaken) this.beatenMs = Date.now()
       this.#answered(true, '')
     } catch (error) {
       this.#answered(false, messageOf(error))
@@ -102,13 +103,17 @@ export class LeaseRight extends BeatingRight {
     this.leaseNumber = held.number
   }
 
-  protected async beat(beats: number): Promise<void> {
+  protected async beat(beats: number): Promise<boolean> {
+    if (this.lease === 'lost') {
+      await askShare(this.pool)
+      return false
+    }
     const stillHeld = await this.pool.run('beatLease', { held: this.#held, beats }, { what: 'beat of the lease' })
-    if (stillHeld || this.lease === 'lost') return
+    if (stillHeld) return true
     this.lease = 'lost'
     const fields = event('lease-lost', { lease: this.#held.number })
     this.log.error(fields, 'the lease was taken by somebody else: nothing will be published')
-    this.stop()
+    return false
   }
 
   protected async release(newest: GenerationReference): Promise<void> {
@@ -133,12 +138,13 @@ export class PinRight extends BeatingRight {
       // whoever may not write here (a read-only export) can neither pin nor be asked to
       const fields = event('share-trouble', { why: messageOf(error) })
       log.warn(fields, 'this mount could not be noted on the share: a prune would not see it')
-      return new NoRight()
+      return new NoRight(pool, log)
     }
   }
 
-  protected async beat(beats: number): Promise<void> {
+  protected async beat(beats: number): Promise<boolean> {
     await this.pool.run('beatPin', { pin: this.#pin, beats }, { what: 'beat of the pin' })
+    return true
   }
 
   protected async release(): Promise<void> {
@@ -146,18 +152,31 @@ export class PinRight extends BeatingRight {
   }
 }
 
-class NoRight implements Right {
+/** Shows nothing, and asks all the same: whether the share answers decides what reads of absent blocks get. */
+class NoRight extends BeatingRight {
   readonly lease = 'none'
   readonly leaseNumber = null
-  readonly shareAnswers = true
-  readonly beatenMs = undefined
-  readonly beatSeconds = undefined
 
-  stop(): void {
-    // nothing beats
+  constructor(pool: SharePool, log: Log) {
+    super(pool, log)
+    this.beatenMs = undefined
   }
 
-  giveBack(): Promise<void> {
+  protected async beat(): Promise<boolean> {
+    await askShare(this.pool)
+    return false
+  }
+
+  protected release(): Promise<void> {
     return Promise.resolve()
+  }
+}
+
+/** A beat of whoever has nothing to write: rejects, or waits, as long as the share does not answer. */
+async function askShare(pool: SharePool): Promise<void> {
+  try {
+    await pool.run('openVm', {}, { what: 'whether the share answers' })
+  } catch (error) {
+    if (!(error instanceof IntegrityError)) throw error // a damaged vm.json is an answer
   }
 }

@@ -4,9 +4,10 @@
  *     lease, manifests, pins -> map roots -> map pages -> sizes of the chunks -> (with readData) every block
  *
  * Each object is looked at once, however many generations share it. Only reads. A bad object is listed with all files and
- * ranges of all generations that suffer; the check goes on behind it. A generation that is pruned meanwhile does not count.
+ * ranges of all generations that suffer; the check goes on behind it. Trouble of the share is no damage: it ends the check. A
+ * generation that is pruned meanwhile does not count.
  */
-import { messageOf } from '../base/errors.js'
+import { IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE } from '../base/units.js'
 import { CommitPool } from '../commit/commit-pool.js'
 import type { MapPage } from '../format/block-map.js'
@@ -58,7 +59,8 @@ export interface CheckResult {
 }
 
 export async function checkVm(options: CheckOptions): Promise<CheckResult> {
-  const pool = new CommitPool(options.share.root, options.threads === undefined ? {} : { threads: options.threads })
+  const { share, threads } = options
+  const pool = new CommitPool(share.root, { vmId: share.vmId, ...(threads === undefined ? {} : { threads }) })
   try {
     return await new Check(options, pool).run()
   } finally {
@@ -121,8 +123,9 @@ class Check {
       try {
         addPages(this.#options.share, root, pages)
       } catch (error) {
+        const why = damageIn(error)
         const suffers = root.uses.map((use) => ({ ...nameOf(use), from: 0, to: use.sizeBytes }))
-        this.#note(this.#chunkPath(root.place.chunk), messageOf(error), suffers)
+        this.#note(this.#chunkPath(root.place.chunk), why, suffers)
       }
       this.#report('maps')
     }
@@ -134,8 +137,9 @@ class Check {
     try {
       map = readPage(this.#options.share, page.place)
     } catch (error) {
+      const why = damageIn(error)
       const suffers = page.uses.map((use) => rangeOf(use, 0, BLOCKS_PER_MAP_PAGE))
-      this.#note(this.#chunkPath(page.place.chunk), messageOf(error), suffers)
+      this.#note(this.#chunkPath(page.place.chunk), why, suffers)
       return
     }
     let unit: { index: number; place: BlockPlace }[] = []
@@ -159,6 +163,7 @@ class Check {
   /** At most a few tasks for each thread are under way. */
   async #examineSoon(unit: readonly { index: number; place: BlockPlace }[], page: ObjectUses<PageUse>): Promise<void> {
     const examined = this.#examine(unit, page).finally(() => this.#running.delete(examined))
+    examined.catch(() => undefined) // another one may have ended the check
     this.#running.add(examined)
     if (this.#running.size >= this.#pool.threads * TASKS_IN_FLIGHT_FACTOR) await Promise.race(this.#running)
   }
@@ -184,7 +189,7 @@ class Check {
     try {
       return this.#options.share.size(chunkName(chunk)) ?? 'it is missing'
     } catch (error) {
-      return messageOf(error)
+      return damageIn(error)
     }
   }
 
@@ -207,6 +212,12 @@ class Check {
     const [doneBytes, totalBytes, readBytes] = [this.#doneBytes, this.#totalBytes, this.#readBytes]
     this.#options.onProgress({ phase, doneBytes, totalBytes, readBytes })
   }
+}
+
+/** What is wrong with an object. Trouble of the share is thrown: it says nothing of the object. */
+function damageIn(error: unknown): string {
+  if (error instanceof IntegrityError) return error.message
+  throw error
 }
 
 function whole(generation: string): Suffering {

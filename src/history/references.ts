@@ -3,7 +3,7 @@
  * when one is damaged. Pages are read one at a time, so memory grows with the number of map pages (one for 128 MiB of a
  * file), not with blocks.
  */
-import { IntegrityError, messageOf } from '../base/errors.js'
+import { IntegrityError, messageOf, ShareError } from '../base/errors.js'
 import { PATH_CHARACTERS_MAX, toGeneration } from '../base/units.js'
 import { readMapObject } from '../cache/map-object.js'
 import { decodeMapRoot, MapPage, type MapRoot } from '../format/block-map.js'
@@ -51,7 +51,7 @@ export interface Unreadable {
   readonly isDamaged: boolean
 }
 
-/** All generations and branches that are not pruned; those that cannot be read come apart. */
+/** All generations and branches that are not pruned; those that are damaged come apart. Throws ShareError. */
 export function readLive(share: Share): { readonly live: LiveGeneration[]; readonly unreadable: Unreadable[] } {
   const live: LiveGeneration[] = []
   const unreadable: Unreadable[] = []
@@ -59,6 +59,7 @@ export function readLive(share: Share): { readonly live: LiveGeneration[]; reado
     try {
       if (readTombstone(share, directory) === undefined) live.push({ name, published: read() })
     } catch (error) {
+      if (error instanceof ShareError) throw error // of one generation or of all: nothing is known of it
       const isDamaged = error instanceof IntegrityError && !(error instanceof UnknownVersionError)
       unreadable.push({ name, path: share.pathOf(directory), why: messageOf(error), isDamaged })
     }

@@ -3,7 +3,7 @@
  * its tombstone), every generation was made from the one that it names, the newest is the one that the lease promises, and
  * lease and pins can be read. Looks at names and small files only.
  */
-import { errnoOf, IntegrityError, IsrfsError, messageOf } from '../base/errors.js'
+import { IntegrityError, messageOf } from '../base/errors.js'
 import { toGeneration } from '../base/units.js'
 import { digestOfGeneration, generationName, listGenerations, UNKNOWN_DIGEST } from '../format/generations.js'
 import { type GenerationReference, newestKnown, readLease } from '../share/lease.js'
@@ -87,9 +87,10 @@ function digestOrNothing(share: Share, number: number): string | undefined {
   }
 }
 
+/** Throws what says nothing of the object: trouble of the share. */
 function flawOf(path: string, error: unknown): Flaw {
-  if (!(error instanceof IsrfsError) && errnoOf(error) === undefined) throw error
-  const hint = error instanceof IsrfsError && error.hint !== undefined ? `; ${error.hint}` : ''
+  if (!(error instanceof IntegrityError)) throw error
+  const hint = error.hint === undefined ? '' : `; ${error.hint}`
   return { path, why: `${messageOf(error)}${hint}`, generations: [] }
 }
 

@@ -499,12 +499,14 @@ export class Images implements FileImage {
     for (;;) {
       const length = Math.min(into.length, inode.sizeBytes - offset)
       if (length <= 0) return 0
-      const missing = this.#fill(inode, into.subarray(0, length), offset, held)
+      const filled = new Float64Array(READ_SOURCES.length)
+      const missing = this.#fill(inode, into.subarray(0, length), offset, held, filled)
       if (missing.length === 0) {
         this.#options.shared?.offer(inode, offset, length)
         return length
       }
-      const isMixed = length > PAGE_BYTES && missing.length < blocksIn(offset, length)
+      const [session = 0, zero = 0, cache = 0] = filled // what a page of its own would get at once
+      const isMixed = length > PAGE_BYTES && session + zero + cache > 0
       const obtained = this.#obtain(inode, missing, held, mayBeForWrite ? MAY_BE_FOR_WRITE : '')
       await this.#patiently(inode, obtained, isMixed, mayGiveUp)
     }
@@ -712,10 +714,6 @@ export class Images implements FileImage {
 
 function nameOf({ name }: Inode): string {
   return name === '' ? 'a deleted file' : name
-}
-
-function blocksIn(offset: number, length: number): number {
-  return Math.floor((offset + length - 1) / BLOCK_BYTES) - Math.floor(offset / BLOCK_BYTES) + 1
 }
 
 function roundUp(value: number, step: number): number {

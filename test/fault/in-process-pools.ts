@@ -18,6 +18,7 @@ export function installInProcessPools(): void {
   const shareOf = (pool: SharePool | CommitPool): Share => {
     let share = shares.get(pool)
     if (share === undefined) shares.set(pool, (share = new Share(pool.vmPath)))
+    if (pool.vmId !== undefined) share.belongTo(pool.vmId)
     return share
   }
   const closed = new WeakSet<CommitPool>()

@@ -257,6 +257,27 @@ test('while the share is silent a read that mixes present and absent bytes fails
   t.is(await absent, PAGE_BYTES, 'an absent page waits')
 })
 
+test('while the share is silent, changed pages of a block that is absent itself do not wait', async (t) => {
+  const { bed, images } = open(t, false, undefined, () => true)
+  const file = bed.file('disk')
+  const written = Buffer.alloc(PAGE_BYTES, 7)
+  t.is(images.write(file, written, 4 * PAGE_BYTES), PAGE_BYTES)
+  images.truncate(file, 2 * BLOCK_BYTES - 2 * PAGE_BYTES)
+  images.truncate(file, 2 * BLOCK_BYTES)
+  fs.renameSync(bed.root, `${bed.root}.away`)
+  const mayGiveUp = (): Promise<boolean> => Promise.resolve(true)
+  const read = (offset: number, length: number): Promise<number> =>
+    Promise.resolve(images.read(file, Buffer.alloc(length), offset, mayGiveUp))
+  const silent = { instanceOf: PosixError, message: /does not answer/ }
+  await t.throwsAsync(read(0, BLOCK_BYTES), silent, 'a changed page')
+  await t.throwsAsync(read(2 * BLOCK_BYTES - 4 * PAGE_BYTES, 4 * PAGE_BYTES), silent, 'zeros')
+  t.is(await read(4 * PAGE_BYTES, PAGE_BYTES), PAGE_BYTES)
+  const absent = Promise.all([read(0, PAGE_BYTES), read(5 * PAGE_BYTES, 4 * PAGE_BYTES)])
+  await new Promise((resolve) => setTimeout(resolve, 2000)) // longer than it takes to give up
+  fs.renameSync(`${bed.root}.away`, bed.root)
+  t.deepEqual(await absent, [PAGE_BYTES, 4 * PAGE_BYTES], 'what is absent as a whole waits')
+})
+
 test('a lost write is remembered by the next mount, and nothing is published until a person accepts the loss', async (t) => {
   const opened = open(t, true)
   const { bed, images } = opened

@@ -1,0 +1,92 @@
+/** Trouble of the share is not damage: a check that cannot look ends with what stopped it, and calls nothing bad. */
+import fs from 'node:fs'
+import test, { type ExecutionContext } from 'ava'
+import { ShareError } from '../../src/base/errors.js'
+import { commitTasks } from '../../src/commit/commit-tasks.js'
+import type { BlockPlace } from '../../src/format/place.js'
+import { readVmDescriptor } from '../../src/format/vm.js'
+import { checkVm } from '../../src/history/check.js'
+import { readLive, readPage, readRoot, rootsOf } from '../../src/history/references.js'
+import { acquireLease } from '../../src/share/lease.js'
+import { createPin } from '../../src/share/pin.js'
+import { nodeFileSystem } from '../../src/share/file-system.js'
+import { Share } from '../../src/share/share.js'
+import { type History, historyOf, ignore, OTHER } from '../support/history-bed.js'
+
+const check = (share: Share): ReturnType<typeof checkVm> =>
+  checkVm({ share, readData: false, onProgress: ignore, threads: 1 })
+
+/** The VM's share, on which opening these files fails. */
+function troubled(history: History, isTroubled: (file: string) => boolean, code: string): Share {
+  const openSync: typeof fs.openSync = (file, ...rest) => {
+    if (isTroubled(String(file))) throw Object.assign(new Error(code), { code })
+    return fs.openSync(file, ...rest)
+  }
+  const share = new Share(history.share.root, { ...nodeFileSystem, openSync })
+  readVmDescriptor(share)
+  return share
+}
+
+function blocksOf(share: Share): BlockPlace[] {
+  return [...rootsOf(readLive(share).live).values()].flatMap(({ place }) =>
+    [...readRoot(share, place).values()].flatMap((page) => {
+      const map = readPage(share, page)
+      return [0, 1, 2, 3, 4, 5].flatMap((index) => map.place(index) ?? [])
+    })
+  )
+}
+
+async function withLeaseAndPin(t: ExecutionContext): Promise<History> {
+  const history = await historyOf(t, 2)
+  acquireLease(history.share, OTHER)
+  createPin(history.share, OTHER, 1)
+  return history
+}
+
+test('a check of what the share does not show for now ends with that, whatever it was looking at', async (t) => {
+  const history = await withLeaseAndPin(t)
+  t.deepEqual((await check(troubled(history, () => false, ''))).bad, [])
+  const chunks = new Set([...rootsOf(readLive(history.share).live).values()].map(({ place }) => place.chunk))
+  const files: Record<string, (file: string) => boolean> = {
+    lease: (file) => file.endsWith('lease.json'),
+    pin: (file) => file.endsWith('pin.json'),
+    manifest: (file) => file.endsWith('00000001/manifest.json'),
+    map: (file) => chunks.has(file.split('/').at(-1) ?? ''),
+    chunk: (file) => file.includes('/chunks/')
+  }
+  for (const [name, isTroubled] of Object.entries(files)) {
+    for (const code of ['EIO', 'ESTALE', 'EACCES']) {
+      const error = await t.throwsAsync(check(troubled(history, isTroubled, code)), { instanceOf: ShareError }, name)
+      t.is(error.errno, code)
+    }
+  }
+})
+
+test('blocks that cannot be read for now are not called bad', async (t) => {
+  const history = await historyOf(t, 1)
+  const places = blocksOf(history.share)
+  t.true(places.length > 0)
+  t.deepEqual(commitTasks.examine(history.share, { places }), [])
+  const share = troubled(history, (file) => file.includes('/chunks/'), 'EIO')
+  t.throws(() => commitTasks.examine(share, { places }), { instanceOf: ShareError })
+  const [chunk] = new Set(places.map((place) => share.pathOf(`chunks/${place.chunk.slice(0, 2)}/${place.chunk}`)))
+  fs.rmSync(chunk ?? '')
+  t.regex(commitTasks.examine(history.share, { places })[0]?.why ?? '', /missing on the share/)
+})
+
+test('of a share that is not mounted, chunks are not missing', async (t) => {
+  const history = await historyOf(t, 1)
+  const { share } = history
+  const places = blocksOf(share)
+  readVmDescriptor(share)
+  fs.renameSync(share.root, `${share.root}.away`)
+  fs.mkdirSync(share.root)
+  const away = { instanceOf: ShareError, message: /is the share mounted/ }
+  t.throws(() => commitTasks.examine(share, { places }), away)
+  t.throws(() => commitTasks.checkChunks(share, { places }), away)
+  t.throws(() => readLive(share), away)
+  await t.throwsAsync(check(share), away)
+  fs.rmdirSync(share.root)
+  fs.renameSync(`${share.root}.away`, share.root)
+  t.deepEqual((await check(share)).bad, [])
+})
