@@ -5,14 +5,22 @@
  *     the cache -> SHA-256 of the whole is the chunk's name: written, else nothing
  *
  * A chunk's name is the digest of its bytes, so a repair is right or it is not made; encoding is deterministic, but a
- * chunk that another version of the encoder has written may not come out the same.
+ * chunk that another version of the encoder has written may not come out the same. The blocks of a chunk have one level of
+ * compression, which nobody has written down, or several, after a compaction: each is tried.
  */
 import { sha256Hex } from '../base/digest.js'
 import { errnoOf, IntegrityError } from '../base/errors.js'
 import { BLOCKS_PER_MAP_PAGE } from '../base/units.js'
 import type { CachedBytes } from '../cache/find-cached.js'
 import { decodeMapRoot, MapPage } from '../format/block-map.js'
-import { decodeBlock, decodeObject, encodeBlock, encodeObject } from '../format/block-codec.js'
+import {
+  type Compression,
+  COMPRESSION_LEVELS,
+  decodeBlock,
+  decodeObject,
+  encodeBlock,
+  encodeObject
+} from '../format/block-codec.js'
 import { chunkName, readStored } from '../format/chunk.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
@@ -24,8 +32,8 @@ interface Piece {
   readonly storedBytes: number
   /** throws when the stored bytes are not these */
   readonly verify: (stored: Buffer) => void
-  /** the stored bytes as they have to be; undefined when this client does not have them */
-  readonly encode: () => Buffer | undefined
+  /** what the stored bytes may be, by how they were compressed: those of the right length; none when this client does not have them */
+  readonly encode: () => ReadonlyMap<Compression, Buffer>
 }
 
 export interface Repaired {
@@ -57,19 +65,22 @@ function repairChunk(share: Share, chunk: string, pieces: readonly Piece[]): str
   const lengthBytes = Math.max(0, ...pieces.map(({ offset, storedBytes }) => offset + storedBytes))
   const content = Buffer.alloc(lengthBytes)
   readDamaged(share, chunk, content)
-  let missing = 0
+  const lost: { readonly place: Buffer; readonly encoded: ReadonlyMap<Compression, Buffer> }[] = []
   for (const { offset, storedBytes, verify, encode } of pieces) {
     const place = content.subarray(offset, offset + storedBytes)
     try {
       verify(place)
     } catch {
-      const encoded = encode()
-      if (encoded?.length === storedBytes) encoded.copy(place)
-      else missing++
+      lost.push({ place, encoded: encode() })
     }
   }
+  const missing = lost.filter(({ encoded }) => encoded.size === 0).length
   if (missing > 0) return `this client's cache lacks ${String(missing)} of its ${String(pieces.length)} pieces`
-  if (sha256Hex(content) !== chunk)
+  const isWhole = COMPRESSION_LEVELS.some((level) => {
+    for (const { place, encoded } of lost) (encoded.get(level) ?? [...encoded.values()][0])?.copy(place)
+    return sha256Hex(content) === chunk
+  })
+  if (!isWhole)
     return 'what the cache has does not come out as the same bytes (an older version wrote it, or it has pieces that no generation uses)'
   share.writeContentNamed(chunkName(chunk), content)
   return undefined
@@ -130,7 +141,7 @@ function objectPiece(place: ObjectPlace, cached: CachedBytes): Piece {
     verify: (stored) => void decodeObject(stored, place),
     encode: () => {
       const plain = cached.mapObject(place.digest)
-      return plain === undefined ? undefined : encodeObject(plain).bytes
+      return ofLength(place.storedBytes, plain === undefined ? [] : [[1, encodeObject(plain).bytes]])
     }
   }
 }
@@ -143,7 +154,17 @@ function blockPiece(place: BlockPlace, cached: CachedBytes): Piece {
     verify: (stored) => void decodeBlock(stored, place),
     encode: () => {
       const plain = cached.block(place.digest.toString('hex'))
-      return plain === undefined ? undefined : encodeBlock(plain).bytes
+      if (plain === undefined) return new Map()
+      const compressions = place.encoding === 'raw' ? (['raw'] as const) : COMPRESSION_LEVELS
+      const encoded = compressions.map((compression) => [compression, encodeBlock(plain, compression).bytes] as const)
+      return ofLength(storedBytes, encoded)
     }
   }
+}
+
+function ofLength(
+  storedBytes: number,
+  encoded: readonly (readonly [Compression, Buffer])[]
+): ReadonlyMap<Compression, Buffer> {
+  return new Map(encoded.filter(([, { length }]) => length === storedBytes))
 }
