@@ -51,7 +51,7 @@ export class CommitPool {
 
 /** A thread hands Buffers over as Uint8Arrays; a BlockPlace has a Buffer. */
 function withBuffers(output: EncodeOutput): EncodeOutput {
-  return { results: output.results.map(withBuffer), sentBytes: output.sentBytes }
+  return { ...output, results: output.results.map(withBuffer) }
 }
 
 function withBuffer(result: BlockResult): BlockResult {

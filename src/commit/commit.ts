@@ -28,6 +28,7 @@ import type { Session } from '../session/session.js'
 import type { GenerationReference, HeldLease } from '../share/lease.js'
 import { checkSent, refuseLoss, SPACE_TO_COMMIT_BYTES, syncSession } from './before-publish.js'
 import { CommitPool } from './commit-pool.js'
+import { CompressionChoice } from './compression-choice.js'
 import {
   contentMayDiffer,
   countDirtyBlocks,
@@ -45,6 +46,12 @@ import { isStaleLock } from './stale-locks.js'
 import { findSuccession, referenceTo, type Succession } from './succession.js'
 
 const UNITS_IN_FLIGHT = 2
+/** two units that begin together would go on to be compressed together, and the link would idle: the first is half of one */
+const FIRST_UNIT_BLOCKS = UNIT_BLOCKS_MAX / 2
+/** fewer blocks are too few for that to matter */
+const BLOCKS_TO_STAGGER = 4 * UNIT_BLOCKS_MAX
+/** how many times what was changed has to be free on the share before it is sent as it is */
+const ROOM_FOR_RAW = 4
 /** no estimate of a commit's size counts on better compression */
 const RATIO_MAX = 16
 
@@ -113,6 +120,7 @@ class Commit {
   #totalBytes = 0
   #sentBytes = 0
   #changedBytes = 0
+  #compression: CompressionChoice | undefined
   readonly #sentPlaces: BlockPlace[] = []
   readonly #sentObjects: ObjectPlace[] = []
 
@@ -135,7 +143,11 @@ class Commit {
       (inode) => inode.type === 'file' && inode.parent !== 0 && contentMayDiffer(inode)
     )
     for (const inode of files) this.#totalBytes += countDirtyBlocks(inode) * BLOCK_BYTES
-    if (this.#totalBytes > 0) await this.#checkSpace()
+    if (this.#totalBytes > 0) {
+      const mayBeRaw = (await this.#checkSpace()) >= this.#totalBytes * ROOM_FOR_RAW
+      const threads = Math.min(this.#pool.threads, UNITS_IN_FLIGHT)
+      this.#compression = new CompressionChoice({ threads, mayBeRaw })
+    }
     const changes = await this.#upload(files)
     const maps = new Map<number, FileMap>()
     for (const inode of files) maps.set(inode.id, await this.#rewrite(inode, changes.get(inode.id) ?? new Map()))
@@ -200,14 +212,15 @@ class Commit {
   /**
    * A share on which it clearly does not fit is told before anything is sent: less than half of what the dirty blocks
    * would become if they compressed as those of the generation before. (0 is what file systems say that do not know.)
+   * Returns how many bytes are free.
    */
-  async #checkSpace(): Promise<void> {
+  async #checkSpace(): Promise<number> {
     const { base, vmPath } = this.#options
     const { changedBytes, sentBytes } = base.manifest
     const ratio = changedBytes === 0 ? 1 : Math.min(1, Math.max(1 / RATIO_MAX, sentBytes / changedBytes))
     const wantedBytes = Math.floor((this.#totalBytes * ratio) / 2)
     const freeBytes = await this.#pool.run('freeBytes', {})
-    if (freeBytes === 0 || freeBytes >= wantedBytes) return
+    if (freeBytes === 0 || freeBytes >= wantedBytes) return freeBytes
     throw new NotPublishedError(
       `the share is too full: ${String(this.#totalBytes)} bytes were changed, and ${String(freeBytes)} are free at ${vmPath}`,
       { hint: 'make space there (isrfs prune removes old generations)' }
@@ -225,7 +238,8 @@ class Commit {
     const running = new Set<Promise<void>>()
     this.#report('upload')
     this.#takeUploaded(files, changes)
-    for (const unit of units(files)) {
+    const firstBlocks = this.#totalBytes > BLOCKS_TO_STAGGER * BLOCK_BYTES ? FIRST_UNIT_BLOCKS : UNIT_BLOCKS_MAX
+    for (const unit of units(files, firstBlocks)) {
       const sent = this.#uploadUnit(unit, changes).finally(() => running.delete(sent))
       running.add(sent)
       if (running.size >= UNITS_IN_FLIGHT) await Promise.race(running)
@@ -253,7 +267,9 @@ class Commit {
     changes: Map<number, Map<number, BlockPlace | undefined>>
   ): Promise<void> {
     const blocks = await Promise.all(unit.map((block) => sourceOf(block, this.#layers)))
-    const answer = await this.#pool.run('encode', { blocks })
+    const compression = this.#compression?.compression
+    const answer = await this.#pool.run('encode', { blocks, ...(compression === undefined ? {} : { compression }) })
+    this.#compression?.note(answer.times)
     const placed: BlockPlace[] = []
     for (const [index, dirty] of unit.entries()) {
       const result = answer.results[index]
@@ -380,15 +396,17 @@ function isLocal(dirty: DirtyBlock, source: BlockSource, cache: Cache): boolean 
   return cache.claims(dirty.inode.id, region, dirty.block % BLOCKS_PER_REGION, source.base.digest)
 }
 
-function* units(files: readonly Inode[]): Generator<DirtyBlock[]> {
+function* units(files: readonly Inode[], firstBlocks: number = UNIT_BLOCKS_MAX): Generator<DirtyBlock[]> {
   let unit: DirtyBlock[] = []
+  let blocksMax = firstBlocks
   for (const inode of files) {
     for (const block of dirtyBlocks(inode)) {
       if (isSentAlready(block)) continue
       unit.push(block)
-      if (unit.length === UNIT_BLOCKS_MAX) {
+      if (unit.length === blocksMax) {
         yield unit
         unit = []
+        blocksMax = UNIT_BLOCKS_MAX
       }
     }
   }

@@ -11,10 +11,11 @@
 import assert from 'node:assert/strict'
 import { sha256 } from '../base/digest.js'
 import { BLOCK_BYTES, BLOCKS_PER_REGION } from '../base/units.js'
-import { encodeBlock, isZeroBlock } from '../format/block-codec.js'
+import { type Compression, COMPRESSION_LEVEL_DEFAULT, encodeBlock, isZeroBlock } from '../format/block-codec.js'
 import { ChunkBuilder, chunkName } from '../format/chunk.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
+import type { UnitTimes } from './compression-choice.js'
 import { assembleBlock, type BlockSource } from './encode-source.js'
 import { OpenFiles } from './encode-files.js'
 
@@ -31,6 +32,8 @@ export interface EncodeInput {
   /** digest of the block in the previous generation, by position; for sources that do not carry their base */
   readonly baseDigests?: readonly (Uint8Array | undefined)[]
   readonly known?: KnownPlaces
+  /** level 1 unless given: whoever wants the same chunks from the same blocks again leaves it at that */
+  readonly compression?: Compression
 }
 
 /**
@@ -45,11 +48,15 @@ export interface EncodeOutput {
   readonly results: readonly BlockResult[]
   /** bytes that went to the share; chunks that were there already are not sent */
   readonly sentBytes: number
+  readonly times: UnitTimes
 }
 
 /** Encodes a unit and makes its chunk durable. */
 export function encodeUnit(share: Share, input: EncodeInput): EncodeOutput {
   assert(input.blocks.length <= UNIT_BLOCKS_MAX, 'a unit has more blocks than a chunk can hold')
+  const compression = input.compression ?? COMPRESSION_LEVEL_DEFAULT
+  const startedMs = nowMs()
+  let compressMs = 0
   const known: ReadonlyMap<string, BlockPlace> = input.known instanceof Map ? input.known : new Map(input.known)
   const results: (BlockResult | undefined)[] = []
   const builder = new ChunkBuilder()
@@ -64,7 +71,9 @@ export function encodeUnit(share: Share, input: EncodeInput): EncodeOutput {
       if (early.result !== undefined) continue
       inChunk.push({ index, digest: early.digestHex })
       if (pieces.has(early.digestHex)) continue // the same bytes twice in one unit
-      const encoded = encodeBlock(plain)
+      const compressStartedMs = nowMs()
+      const encoded = encodeBlock(plain, compression)
+      compressMs += nowMs() - compressStartedMs
       const digest = early.digest
       const place = (chunk: string, offset: number): BlockPlace => ({
         encoding: encoded.encoding,
@@ -78,6 +87,7 @@ export function encodeUnit(share: Share, input: EncodeInput): EncodeOutput {
   } finally {
     files.close()
   }
+  const sendStartedMs = nowMs()
   const written = pieces.size === 0 ? undefined : builder.write(share)
   share.requireVm() // places that are taken from earlier tries are this VM's, too
   for (const { index, digest } of inChunk) {
@@ -86,7 +96,23 @@ export function encodeUnit(share: Share, input: EncodeInput): EncodeOutput {
     assert(written !== undefined && entry !== undefined && offset !== undefined, 'a block of the unit is in no chunk')
     results[index] = { state: 'placed', place: entry.place(written.chunk, offset) }
   }
-  return { results: results.map(present), sentBytes: written?.sentBytes ?? 0 }
+  const sentBytes = written?.sentBytes ?? 0
+  const plainBytes = sentBytes === 0 ? 0 : pieces.size * BLOCK_BYTES
+  const times = {
+    compression,
+    startedMs,
+    compressMs,
+    sendStartedMs,
+    endedMs: nowMs(),
+    plainBytes,
+    storedBytes: sentBytes
+  }
+  return { results: results.map(present), sentBytes, times }
+}
+
+/** performance.now() begins anew in each thread. */
+function nowMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6
 }
 
 /** The plain bytes of a unit's blocks, one after another. */

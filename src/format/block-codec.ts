@@ -1,5 +1,5 @@
 /**
- * Plain bytes <-> stored bytes: zstd level 1, raw where that saves less than 1/16 (docs/format.md, "Blocks").
+ * Plain bytes <-> stored bytes: zstd, raw where that saves less than 1/16 (docs/format.md, "Blocks").
  * Decoding is bounded before it allocates and verified before anybody sees the result.
  */
 // The WebAssembly build: one instance per thread. The package's native build shares one zstd context between all
@@ -16,6 +16,12 @@ const ZERO_BLOCK = Buffer.alloc(BLOCK_BYTES)
 /** SHA-256 of 131,072 zero bytes: the digest of a block that is stored nowhere. */
 export const ZERO_BLOCK_DIGEST: Buffer = sha256(ZERO_BLOCK)
 export const COMPRESSION_LEVEL_DEFAULT = 1
+/**
+ * What is written; every level can be read. One that is missing here is one whose chunks `check --repair` cannot make again.
+ */
+export const COMPRESSION_LEVELS = [1, 3, 5, 6, 9] as const
+export type CompressionLevel = (typeof COMPRESSION_LEVELS)[number]
+export type Compression = 'raw' | CompressionLevel
 /** largest plain size of a map page or root: the root of a 16 TiB file has room */
 export const OBJECT_BYTES_MAX = 12 * 1024 * 1024
 
@@ -29,10 +35,12 @@ export function isZeroBlock(plain: Buffer): boolean {
 }
 
 /** Encodes a block of exactly BLOCK_BYTES that is not all zero. Raw bytes are a view of `plain`, not a copy. */
-export function encodeBlock(plain: Buffer, level: number = COMPRESSION_LEVEL_DEFAULT): Encoded {
+export function encodeBlock(plain: Buffer, compression: Compression = COMPRESSION_LEVEL_DEFAULT): Encoded {
   assert.equal(plain.length, BLOCK_BYTES)
-  const compressed = toBuffer(compress(plain, level))
-  if (compressed.length <= BLOCK_BYTES - BLOCK_BYTES / 16) return { encoding: 'zstd', bytes: compressed }
+  if (compression !== 'raw') {
+    const compressed = toBuffer(compress(plain, compression))
+    if (compressed.length <= BLOCK_BYTES - BLOCK_BYTES / 16) return { encoding: 'zstd', bytes: compressed }
+  }
   return { encoding: 'raw', bytes: plain.subarray(0, lengthWithoutTrailingZeros(plain)) }
 }
 
@@ -49,8 +57,8 @@ export function decodeBlock(stored: Buffer, place: BlockPlace): Buffer {
 }
 
 /** Encodes a map page or root. */
-export function encodeObject(plain: Buffer, level: number = COMPRESSION_LEVEL_DEFAULT): Encoded {
-  const compressed = toBuffer(compress(plain, level))
+export function encodeObject(plain: Buffer): Encoded {
+  const compressed = toBuffer(compress(plain, COMPRESSION_LEVEL_DEFAULT))
   return compressed.length <= plain.length - plain.length / 16
     ? { encoding: 'zstd', bytes: compressed }
     : { encoding: 'raw', bytes: plain }

@@ -5,7 +5,8 @@
  *     the cache -> SHA-256 of the whole is the chunk's name: written, else nothing
  *
  * A chunk's name is the digest of its bytes, so a repair is right or it is not made; encoding is deterministic, but a
- * chunk that another version of the encoder has written may not come out the same. Pieces that no generation uses (any
+ * chunk that another version of the encoder has written may not come out the same. The blocks of a chunk have one level of
+ * compression, which nobody has written down, or several, after a compaction: each is tried. Pieces that no generation uses (any
  * more) belong to it all the same, and only the present file has them. Where that is not enough, move-out.ts goes on.
  */
 import { sha256Hex } from '../base/digest.js'
@@ -13,7 +14,14 @@ import { errnoOf, IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, CHUNK_BYTES_MAX } from '../base/units.js'
 import type { CachedBytes } from '../cache/find-cached.js'
 import { decodeMapRoot, MapPage } from '../format/block-map.js'
-import { decodeBlock, decodeObject, encodeBlock, encodeObject } from '../format/block-codec.js'
+import {
+  type Compression,
+  COMPRESSION_LEVELS,
+  decodeBlock,
+  decodeObject,
+  encodeBlock,
+  encodeObject
+} from '../format/block-codec.js'
 import { chunkName, readStored } from '../format/chunk.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
@@ -25,8 +33,8 @@ interface Piece {
   readonly storedBytes: number
   /** throws when the stored bytes are not these */
   readonly verify: (stored: Buffer) => void
-  /** the stored bytes as they have to be; undefined when this client does not have them */
-  readonly encode: () => Buffer | undefined
+  /** what the stored bytes may be, by how they were compressed: those of the right length; none when this client does not have them */
+  readonly encode: () => ReadonlyMap<Compression, Buffer>
 }
 
 export interface Repaired {
@@ -58,20 +66,25 @@ function repairChunk(share: Share, chunk: string, pieces: readonly Piece[]): str
   const usedBytes = pieces.reduce((end, { offset, storedBytes }) => Math.max(end, offset + storedBytes), 0)
   const present = readDamaged(share, chunk)
   const content = Buffer.concat([present], Math.max(present.length, usedBytes))
-  let missing = 0
+  const lost: { readonly place: Buffer; readonly encoded: ReadonlyMap<Compression, Buffer> }[] = []
   for (const { offset, storedBytes, verify, encode } of pieces) {
     const place = content.subarray(offset, offset + storedBytes)
     try {
       verify(place)
     } catch {
-      const encoded = encode()
-      if (encoded?.length === storedBytes) encoded.copy(place)
-      else missing++
+      lost.push({ place, encoded: encode() })
     }
   }
+  const missing = lost.filter(({ encoded }) => encoded.size === 0).length
   if (missing > 0) return `this client's cache lacks ${String(missing)} of its ${String(pieces.length)} pieces`
   // a file that has grown has bytes at its end that were never the chunk's
-  const whole = [content, content.subarray(0, usedBytes)].find((bytes) => sha256Hex(bytes) === chunk)
+  const candidates = [content, content.subarray(0, usedBytes)]
+  const attempt = (level: Compression): Buffer | undefined => {
+    for (const { place, encoded } of lost) (encoded.get(level) ?? [...encoded.values()][0])?.copy(place)
+    return candidates.find((bytes) => sha256Hex(bytes) === chunk)
+  }
+  let whole: Buffer | undefined
+  for (const level of COMPRESSION_LEVELS) whole ??= attempt(level)
   if (whole === undefined)
     return 'what the cache has does not come out as the same bytes (an older version wrote it, or pieces that no generation uses are lost or damaged)'
   share.writeContentNamed(chunkName(chunk), whole)
@@ -146,7 +159,7 @@ function objectPiece(place: ObjectPlace, cached: CachedBytes): Piece {
     verify: (stored) => void decodeObject(stored, place),
     encode: () => {
       const plain = cached.mapObject(place.digest)
-      return plain === undefined ? undefined : encodeObject(plain).bytes
+      return ofLength(place.storedBytes, plain === undefined ? [] : [[1, encodeObject(plain).bytes]])
     }
   }
 }
@@ -159,7 +172,17 @@ function blockPiece(place: BlockPlace, cached: CachedBytes): Piece {
     verify: (stored) => void decodeBlock(stored, place),
     encode: () => {
       const plain = cached.block(place.digest.toString('hex'))
-      return plain === undefined ? undefined : encodeBlock(plain).bytes
+      if (plain === undefined) return new Map()
+      const compressions = place.encoding === 'raw' ? (['raw'] as const) : COMPRESSION_LEVELS
+      const encoded = compressions.map((compression) => [compression, encodeBlock(plain, compression).bytes] as const)
+      return ofLength(storedBytes, encoded)
     }
   }
+}
+
+function ofLength(
+  storedBytes: number,
+  encoded: readonly (readonly [Compression, Buffer])[]
+): ReadonlyMap<Compression, Buffer> {
+  return new Map(encoded.filter(([, { length }]) => length === storedBytes))
 }

@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
+import type { Contender } from './measure.js'
 import type { Place } from './place.js'
 
 export interface Link {
@@ -12,6 +13,8 @@ export interface Link {
   /** bytes that went over the link, both ways, with everything that ssh adds */
   bytes(): number
   sentBytes(): number
+  /** Changes how fast it is, both ways. */
+  setRate(rate: string): Promise<void>
 }
 
 const PORT = '2222'
@@ -80,7 +83,27 @@ export async function slowLink(place: Place, directory: string, rate: string): P
   return {
     mountpoint,
     bytes: () => counter('tx_bytes') + counter('rx_bytes'),
-    sentBytes: () => counter('tx_bytes')
+    sentBytes: () => counter('tx_bytes'),
+    setRate: async (changed) => {
+      const limit = `root tbf rate ${changed} burst 256k latency 300ms`
+      await place.shell(`set -e
+        tc qdisc change dev ${here} ${limit}; ip netns exec ${space} tc qdisc change dev ${there} ${limit}`)
+    }
+  }
+}
+
+/** The same work while the link is as fast as that; afterwards it is as it was. */
+export function atRate(link: Link, rate: string, usual: string, contender: Contender): Contender {
+  return {
+    ...contender,
+    measure: async () => {
+      await link.setRate(rate)
+      try {
+        return await contender.measure()
+      } finally {
+        await link.setRate(usual)
+      }
+    }
   }
 }
 

@@ -9,7 +9,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { measureRow, type Row, type RowResult, type Scale } from './measure.js'
-import type { Others } from './peers.js'
+import { mountOptions, type Others } from './peers.js'
 import { Place } from './place.js'
 import { runOf, surroundings, writeReport } from './report.js'
 import { isAskedFor, merge, readResults } from './results.js'
@@ -31,7 +31,7 @@ const GROUPS: readonly {
   { ids: ['4', '14a', '14b'], prepare: resumeRows },
   { ids: ['5', '6a', '6b', '7a', '7b', '7c'], prepare: readRows },
   { ids: ['8a', '8b', '9'], prepare: writeRows },
-  { ids: ['10a', '10b', '10c'], prepare: suspendRows },
+  { ids: ['10a', '10b', '10c', '10d'], prepare: suspendRows },
   { ids: ['11'], prepare: trickleRows },
   { ids: ['12a'], prepare: readyRows },
   { ids: ['12b'], prepare: grownRows },
@@ -73,9 +73,14 @@ for (const { ids, prepare } of GROUPS) {
   const place = new Place(values.seed)
   current = place
   try {
-    for (const row of await prepare(place, scale, { beside })) {
+    mountOptions.clear()
+    const rows = await prepare(place, scale, { beside })
+    const preparedWith = [...mountOptions]
+    for (const row of rows) {
       if (!isWanted(row.id)) continue
-      results = merge(results, [await measureRow(row, run, say)])
+      mountOptions.clear()
+      const result = await measureRow(row, run, say)
+      results = merge(results, [{ ...result, options: [...new Set([...preparedWith, ...mountOptions])] }])
       writeReport(into, about, results)
     }
   } catch (error) {

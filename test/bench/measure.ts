@@ -40,7 +40,8 @@ export interface Row {
 }
 
 export interface GoalResult extends Goal {
-  readonly ratio: number
+  /** null: one of the two was not measured */
+  readonly ratio: number | null
   readonly isMet: boolean
 }
 
@@ -61,6 +62,8 @@ export interface RowResult {
   readonly unit: Row['unit']
   readonly better: Row['better']
   readonly note?: string
+  /** what isrfs was mounted with, apart from the defaults */
+  readonly options?: readonly string[]
   readonly samples: Readonly<Record<string, readonly number[]>>
   readonly medians: Readonly<Record<string, number>>
   readonly goals: readonly GoalResult[]
@@ -105,7 +108,7 @@ export async function measureRow(row: Row, run: Run, say: (text: string) => void
     ...told,
     samples,
     medians,
-    goals: row.goals.flatMap((goal) => resultOf(goal, medians, row.better)),
+    goals: row.goals.map((goal) => resultOf(goal, medians, row.better)),
     failures,
     run,
     stolenPercent: Number(stolenPercent.toFixed(1))
@@ -118,12 +121,13 @@ function processorTicks(): { readonly all: number; readonly stolen: number } {
   return { all: ticks.reduce((sum, one) => sum + one, 0), stolen: ticks[7] ?? 0 }
 }
 
-function resultOf(goal: Goal, medians: Readonly<Record<string, number>>, better: Row['better']): GoalResult[] {
+function resultOf(goal: Goal, medians: Readonly<Record<string, number>>, better: Row['better']): GoalResult {
   const own = medians[SELF]
   const other = goal.against === undefined ? 1 : medians[goal.against]
-  if (own === undefined || other === undefined) return []
+  if (own === undefined || other === undefined || Number.isNaN(own / other))
+    return { ...goal, ratio: null, isMet: false }
   const ratio = own / other
-  return [{ ...goal, ratio, isMet: better === 'more' ? ratio >= goal.factor : ratio <= goal.factor }]
+  return { ...goal, ratio, isMet: better === 'more' ? ratio >= goal.factor : ratio <= goal.factor }
 }
 
 /**

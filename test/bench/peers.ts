@@ -9,6 +9,9 @@ import type { Place } from './place.js'
 import { isAlive, processOf } from './processes.js'
 
 export const BINDING = 'isrfs, binding'
+const TRANSPORT = ['--transport', 'binding']
+/** other options than the defaults that isrfs was mounted with, for the report; whoever measures a row empties it */
+export const mountOptions = new Set<string>()
 const MOUNT_MS_MAX = 10_000
 
 export interface Mounted {
@@ -23,8 +26,10 @@ export interface Mounted {
 /** isrfs on a VM; `client` keeps its cache between mounts. */
 export async function mountIsrfs(place: Place, vm: string, client: string, ...options: string[]): Promise<Mounted> {
   const mountpoint = place.directory('isrfs')
-  const told = await place.isrfs(client, 'mount', vm, mountpoint, '--json', ...options)
-  const { pid } = JSON.parse(told) as { pid: number }
+  const told = options.join(' ').replace(TRANSPORT.join(' '), '').trim() // the contender's name says that
+  if (told !== '') mountOptions.add(told)
+  const answer = await place.isrfs(client, 'mount', vm, mountpoint, '--json', ...options)
+  const { pid } = JSON.parse(answer) as { pid: number }
   return registered(place, mountpoint, pid, async () => {
     await place.isrfs(client, 'unmount', mountpoint)
   })
@@ -69,7 +74,7 @@ export function peersOf(place: Place, { beside }: Others): readonly Peer[] {
   if (bindingLoads()) {
     peers.push({
       name: BINDING,
-      mount: (home, vm, _source, ...options) => mountIsrfs(place, vm, home, '--transport', 'binding', ...options)
+      mount: (home, vm, _source, ...options) => mountIsrfs(place, vm, home, ...TRANSPORT, ...options)
     })
   }
   peers.push(
