@@ -70,6 +70,8 @@ export interface CommitOptions {
   readonly held: Pick<HeldLease, 'number' | 'token'> | undefined
   /** the share has lost the base, which comes from a copy of its manifest (salvage.ts): it becomes a branch */
   readonly isBaseLost?: boolean
+  /** for `held`, when nobody else has the lease */
+  readonly whyNotHeld?: string
   /** undefined when a session is recovered without a cache */
   readonly cache: Cache | undefined
   readonly client: { readonly id: string; readonly host: string }

@@ -17,6 +17,8 @@ export interface SuccessionOptions {
   /** it is not what the share shows under its number: it was pruned there, or the share went back in time */
   readonly isBaseLost?: boolean
   readonly held: Pick<HeldLease, 'number' | 'token'> | undefined
+  /** why there is no lease; somebody else has it unless given */
+  readonly whyNotHeld?: string
 }
 
 export interface Head extends GenerationReference {
@@ -34,7 +36,7 @@ export interface Succession {
 /** Looks on the share what the session's next generation would follow, and whether it may be published. */
 export async function findSuccession(
   pool: CommitPool,
-  { vmPath, session, base, held, isBaseLost = false }: SuccessionOptions
+  { vmPath, session, base, held, isBaseLost = false, whyNotHeld }: SuccessionOptions
 ): Promise<Succession> {
   const newest = await pool.run('newest', {})
   // a branch of what the share does have: nothing on it may name a generation that it has not
@@ -48,7 +50,8 @@ export async function findSuccession(
     }
   }
   if (held !== undefined && (await pool.run('leaseStillHeld', { held }))) return { head: newest, lost: undefined }
-  return { head: newest, lost: `the lease of ${vmPath} was taken by somebody else` }
+  const lost = held === undefined ? whyNotHeld : undefined
+  return { head: newest, lost: lost ?? `the lease of ${vmPath} was taken by somebody else` }
 }
 
 function whyBaseIsLost(base: GenerationReference, newest: GenerationReference): string {

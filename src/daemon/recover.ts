@@ -100,7 +100,8 @@ async function publishBranch(
     try {
       if (isBaseLost) ({ session, base } = await overSalvagedBase(vm, directory, session, base))
       const client = { id: clientId, host: hostName() }
-      const how = { verify: false, acceptLoss, isBaseLost, onProgress }
+      const why = refusal instanceof WentBackError ? { whyNotHeld: refusal.message } : {}
+      const how = { verify: false, acceptLoss, isBaseLost, ...why, onProgress }
       const options = { vmPath, session, base, held: undefined, cache: undefined, client, ...how }
       const { branch, head, changedBytes, sentBytes } = await commitSession(options)
       dropPublished(session, notice)

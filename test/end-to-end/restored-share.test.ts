@@ -177,3 +177,29 @@ test.serial(
     await bed.unmount('b', shown)
   }
 )
+
+test.serial('a session whose checkpoint the restored share does not have becomes a branch, and says why', async (t) => {
+  const { bed, random } = t.context
+  const disk = random.bytes(BLOCKS * BLOCK_BYTES)
+  fs.writeFileSync(path.join(bed.makeDirectory('source'), 'disk'), disk)
+  await bed.mustIsrfs('c', 'import', bed.path('source'), bed.vm())
+  fs.cpSync(bed.vm(), bed.path('backup'), { recursive: true, preserveTimestamps: true })
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  write(mountpoint, disk, random.bytes(2 * PAGE_BYTES), BLOCK_BYTES)
+  await bed.mustIsrfs('a', 'checkpoint', mountpoint)
+  write(mountpoint, disk, random.bytes(PAGE_BYTES), 3 * BLOCK_BYTES)
+  await bed.killDaemon('a', mountpoint)
+  await bed.command('fusermount3', ['-uz', mountpoint])
+  fs.rmSync(bed.vm(), { recursive: true })
+  fs.cpSync(bed.path('backup'), bed.vm(), { recursive: true, preserveTimestamps: true })
+
+  const recovered = await bed.mustIsrfs('a', 'recover', bed.vm())
+  t.regex(
+    recovered.stdout,
+    /not the next generation: generation 1 is the newest of .* this client has seen generation 2/
+  )
+  const branch = /branch (2-[0-9a-f]{16})/.exec(recovered.stdout)?.[1] ?? recovered.stdout
+  await bed.mustIsrfs('b', 'rollback', bed.vm(), branch)
+  await bed.mustIsrfs('b', 'export', bed.vm(), bed.path('out'))
+  t.true(fs.readFileSync(bed.path('out', 'disk')).equals(disk))
+})
