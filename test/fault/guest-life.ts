@@ -12,6 +12,8 @@ export const DISK_PAGES = 40
 /** more than travel in the journal, in two blocks */
 const BURST_PAGES = 18
 const BURST_FIRST_PAGE = 22
+const WRITES_WHILE_UPLOADING = 4
+const STEPS_BETWEEN_WRITES = 12
 /** a page that only changes while something hangs */
 const HANG_PAGE = 21
 const HANG_VALUE = 2000
@@ -41,7 +43,7 @@ export class GuestLife {
     this.#options = options
   }
 
-  /** Every value is written once. */
+  /** Every value is written once; what must not be lost is not written again. */
   async untilSuspend(): Promise<Mounted> {
     const { bed, model, mounting } = this.#options
     const mounted = await Mounted.open(bed, mounting)
@@ -61,6 +63,7 @@ export class GuestLife {
       await mounted.contents().catch(mustBeAnswer)
       await mounted.write(model, 'disk', disk, 0, 1000)
       await mounted.write(model, 'disk', disk, 33, 1001)
+      await this.#prepare(mounted, disk)
       await again(0, 1010, 1011)
       await mounted.fsync(model, 'disk', disk, async () => {
         await again(33, 1012, 1013)
@@ -81,6 +84,7 @@ export class GuestLife {
       await mounted.write(model, 'fresh', fresh, 1, 1005)
       await mounted.fsync(model, 'fresh', fresh)
     }
+    if (mounting.threads !== undefined) await this.#uploadMeanwhile(mounted, disk, again)
     await mounted.upload().catch(mustBeAnswer)
     if (disk !== undefined) await mounted.write(model, 'disk', disk, 0, 1006)
     await again(0, 1015)
@@ -94,17 +98,25 @@ export class GuestLife {
     mounted.change(model, { gone: undefined }, () => {
       tree.unlink(ROOT_INODE, 'gone')
     })
-    await this.#checkpoint(mounted)
-    await again(0, 1018, 1019)
+    await again(2, 1018, 1019)
     if (disk !== undefined) {
+      await mounted.fsync(model, 'disk', disk)
+      // of a region that is clean: a sync that had not ended the threads' writes would leave this one out
+      await mounted.write(model, 'disk', disk, 2, 1022)
       await mounted.fsync(model, 'disk', disk)
       await mounted.write(model, 'disk', disk, DISK_PAGES, 1007)
       await mounted.write(model, 'disk', disk, 3, 1008)
     }
     await again(0, 1020)
+    await this.#checkpoint(mounted)
+    // of a block that was sent: a checkpoint that had not ended the threads' writes would leave this one out
+    if (disk !== undefined) await mounted.write(model, 'disk', disk, 0, 1023)
     if (mounting.threads !== undefined) await this.#compare(mounted)
     await this.#checkpoint(mounted)
-    if (disk !== undefined) await mounted.write(model, 'disk', disk, 3, 1009)
+    if (disk !== undefined) {
+      await mounted.write(model, 'disk', disk, 3, 1009)
+      await mounted.fsync(model, 'disk', disk)
+    }
     await again(3, 1021)
     this.#close(mounted, fresh)
     this.#close(mounted, disk)
@@ -134,13 +146,13 @@ export class GuestLife {
   }
 
   async #useWhatIsHere(mounted: Mounted): Promise<void> {
-    const { model, found } = this.#options
-    found.push(...staleIn(model, 'disk', await mounted.present(model, 'disk')))
-    if (this.#isStill) return
+    const { model, found, mounting } = this.#options
+    found.push(...(await mounted.staleOfPresent(model, 'disk')))
     const handle = await this.#open(mounted, 'disk')
-    if (handle === undefined) return
+    if (handle === undefined || this.#isStill) return
     await mounted.write(model, 'disk', handle, HANG_PAGE, HANG_VALUE)
-    await mounted.fsync(model, 'disk', handle)
+    // a sync notes what threads have written, which what hangs has to find out by itself
+    if (mounting.threads?.below(2) !== 0) await mounted.fsync(model, 'disk', handle)
     this.#close(mounted, handle)
   }
 
@@ -161,15 +173,40 @@ export class GuestLife {
     }
   }
 
+  /** What is written while something hangs can be written by a request thread. */
+  async #prepare(mounted: Mounted, disk: number): Promise<void> {
+    await this.#looking
+    this.#isStill = true
+    await mounted.write(this.#options.model, 'disk', disk, HANG_PAGE, HANG_VALUE - 1)
+    this.#isStill = false
+  }
+
+  /** Uploads while request threads write, between any two steps of it. */
+  async #uploadMeanwhile(
+    mounted: Mounted,
+    disk: number | undefined,
+    again: (page: number, ...values: number[]) => Promise<void>
+  ): Promise<void> {
+    const { model, mounting } = this.#options
+    await again(1, 1030)
+    const uploading = mounted.upload()
+    uploading.catch(() => undefined)
+    for (let value = 1031; disk !== undefined && value < 1031 + WRITES_WHILE_UPLOADING; value++) {
+      for (let steps = mounting.threads?.below(STEPS_BETWEEN_WRITES) ?? 0; steps > 0; steps--) await Promise.resolve()
+      await mounted.write(model, 'disk', disk, 1, value)
+    }
+    await uploading.catch(mustBeAnswer)
+  }
+
   /** A read brings what was written last, whoever answers it. */
   async #compare(mounted: Mounted): Promise<void> {
     const { model, found } = this.#options
     this.#isStill = true
     try {
       const disk = (await mounted.contents()).get('disk') ?? Buffer.alloc(0)
-      const pages = Array.from({ length: disk.length / PAGE_BYTES }, (_, page) => page)
-      const bytesOf = (page: number): Buffer => disk.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
-      found.push(...staleIn(model, 'disk', new Map(pages.map((page) => [page, bytesOf(page)]))))
+      const file = model.files.get('disk')
+      for (let page = 0; file !== undefined && (page + 1) * PAGE_BYTES <= disk.length; page++)
+        found.push(...staleIn(file, page, disk.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)))
     } catch (error) {
       mustBeAnswer(error)
     } finally {

@@ -36,7 +36,7 @@ import { Share } from '../../src/share/share.js'
 import { Tree } from '../../src/tree/tree.js'
 import type { Random } from '../support/random.js'
 import { currentProcess, ProcessEnded } from './faulty-process.js'
-import { HALF, type Model, pageOf } from './model.js'
+import { HALF, type Model, pageOf, staleIn } from './model.js'
 
 export const log = pino({ level: 'silent' })
 
@@ -302,22 +302,27 @@ export class Mounted {
     await this.images.read(inode, into, offset)
   }
 
-  /** Pages of a file that are here, in the session or in the cache, as they read. */
-  async present(model: Model, label: string): Promise<Map<number, Buffer>> {
+  /** Reads the pages of a file that are here, in the session or in the cache; answers those that are not what was written last. */
+  async staleOfPresent(model: Model, label: string): Promise<string[]> {
     const inode = this.#inodeOf(model, label)
-    const found = new Map<number, Buffer>()
-    if (inode === undefined) return found
-    const cached = this.vm.cache.knownRegion(inode.id, 0)?.present
+    const file = model.files.get(label)
+    const found: string[] = []
+    if (inode === undefined || file === undefined) return found
     for (let page = 0; (page + 1) * PAGE_BYTES <= inode.sizeBytes; page++) {
-      const block = Math.floor(page / PAGES_PER_BLOCK)
-      const isChanged = (((inode.regions.get(0)?.valid[block] ?? 0) >>> (page % PAGES_PER_BLOCK)) & 1) === 1
-      const isCached = cached !== undefined && getBit(cached, block)
-      if (!isChanged && !isCached) continue
+      if (!this.#isPresent(inode, page)) continue
       const bytes = Buffer.alloc(PAGE_BYTES)
+      const before = file.now(page)
       await this.images.read(inode, bytes, page * PAGE_BYTES)
-      found.set(page, bytes)
+      found.push(...staleIn(file, page, bytes, before))
     }
     return found
+  }
+
+  #isPresent(inode: Inode, page: number): boolean {
+    const block = Math.floor(page / PAGES_PER_BLOCK)
+    const cached = this.vm.cache.knownRegion(inode.id, 0)?.present
+    const isChanged = (((inode.regions.get(0)?.valid[block] ?? 0) >>> (page % PAGES_PER_BLOCK)) & 1) === 1
+    return isChanged || (cached !== undefined && getBit(cached, block))
   }
 
   async suspend(): Promise<Outcome> {

@@ -114,14 +114,11 @@ function matches(page: Buffer, allowed: number): boolean {
   )
 }
 
-/** Pages that do not read as what was written last. */
-export function staleIn(model: Model, label: string, pages: ReadonlyMap<number, Buffer>): string[] {
-  const file = model.files.get(label)
-  return [...pages].flatMap(([page, bytes]) => {
-    const allowed = file?.now(page) ?? []
-    if (allowed.some((value) => matches(bytes, value))) return []
-    return [`${label}: page ${String(page)} reads as ${String(bytes.readUInt32LE(0))}, allowed ${allowed.join()}`]
-  })
+/** Why a page does not read as what was written last; `before` is now() when the read began, for writes that came meanwhile. */
+export function staleIn(file: ModelFile, page: number, bytes: Buffer, before: readonly number[] = []): string[] {
+  const allowed = [...before, ...file.now(page)]
+  if (allowed.some((value) => matches(bytes, value))) return []
+  return [`page ${String(page)} reads as ${String(bytes.readUInt32LE(0))}, allowed ${allowed.join()}`]
 }
 
 /** What is not as the model says. */
