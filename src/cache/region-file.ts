@@ -21,10 +21,29 @@ export function digestAt(digests: Buffer, blockInRegion: number): Buffer {
   return digests.subarray(blockInRegion * DIGEST_BYTES, (blockInRegion + 1) * DIGEST_BYTES)
 }
 
+/** Whether the region does not hold the block. */
+export function isNoDigest(digest: Buffer): boolean {
+  return digest.every((byte) => byte === 0)
+}
+
 /** Reads the footer; a missing, torn or foreign one means that the region holds nothing. */
 export function readFooter(fd: number): Buffer {
   const footer = Buffer.alloc(FOOTER_BYTES)
-  const count = fs.readSync(fd, footer, 0, FOOTER_BYTES, REGION_BYTES)
+  return digestsOf(footer, fs.readSync(fd, footer, 0, FOOTER_BYTES, REGION_BYTES))
+}
+
+/** The same of a file that somebody else may be using, without keeping this thread. Rejects when it cannot be read. */
+export async function readFooterLater(file: string): Promise<Buffer> {
+  const handle = await fs.promises.open(file, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
+  try {
+    const footer = Buffer.alloc(FOOTER_BYTES)
+    return digestsOf(footer, (await handle.read(footer, 0, FOOTER_BYTES, REGION_BYTES)).bytesRead)
+  } finally {
+    await handle.close()
+  }
+}
+
+function digestsOf(footer: Buffer, count: number): Buffer {
   const digests = footer.subarray(0, DIGESTS_BYTES)
   const whole = count === FOOTER_BYTES && footer.readUInt32LE(DIGESTS_BYTES) === MAGIC
   return whole && footer.readUInt32LE(DIGESTS_BYTES + 4) === crc32(digests) ? digests : emptyDigests()

@@ -317,6 +317,7 @@ export const STATUS_FIELDS: Readonly<Record<string, string>> = {
   totalBytes: 'sizes of all files',
   fetchedBytes: 'encoded bytes read from chunks by this mount, maps included',
   fetchedBlocks: 'blocks that were fetched',
+  lookasideBlocks: 'blocks that were copied from another cache of this client instead',
   aheadBlocks: 'blocks fetched before anybody asked (readahead, tables of disks, profile, warm)',
   aheadUsedBlocks: 'of these, those that were read since',
   profileBlocks: 'of the blocks fetched ahead, those that an earlier mount had read first',

@@ -80,6 +80,7 @@ export const statusSchema = z.object({
   totalBytes: z.number(),
   fetchedBytes: z.number(),
   fetchedBlocks: z.number(),
+  lookasideBlocks: z.number(),
   aheadBlocks: z.number(),
   aheadUsedBlocks: z.number(),
   profileBlocks: z.number(),

@@ -80,6 +80,11 @@ export const METRICS: readonly Metric[] = [
   ),
   counter('fetched_blocks_total', 'blocks of 128 KiB that were fetched', ({ vm }) => vm.pool.counters.fetchedBlocks),
   counter(
+    'lookaside_blocks_total',
+    'blocks that another cache of this client had, and that were copied from there instead',
+    ({ vm }) => vm.pool.counters.lookasideBlocks
+  ),
+  counter(
     'ahead_blocks_total',
     'blocks that were fetched before anybody asked, by who wanted them',
     ({ images }) => labelled('for', AHEAD, (name) => images.ahead.counters[name].fetchedBlocks),

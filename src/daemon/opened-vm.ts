@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import { IntegrityError } from '../base/errors.js'
 import { Cache } from '../cache/cache.js'
+import { noteOrigin } from '../cache/origin.js'
 import { SharePool } from '../fetch/share-pool.js'
 import { MOUNT_THREADS } from '../fetch/share-threads.js'
 import type { PublishedBranch, PublishedGeneration } from '../format/generations.js'
@@ -207,9 +208,12 @@ function newSession(directory: string, { vmPath, vmId, client, base, held, disca
 
 function openCache({ request, log }: Opening, vmId: string): Cache {
   const quiet = quietly(log)
-  return Cache.open({
-    directory: path.join(request.cacheDirectory, vmId),
+  const directory = path.join(request.cacheDirectory, vmId)
+  const cache = Cache.open({
+    directory,
     bytesMax: request.cacheBytesMax,
     onWarning: (message) => quiet.warn(message)
   })
+  noteOrigin(directory, request.vmPath)
+  return cache
 }

@@ -57,6 +57,7 @@ export function statusOf(sources: StatusSources): Status {
     totalBytes: images.totalBytes(),
     fetchedBytes: pool.counters.fetchedBytes,
     fetchedBlocks: pool.counters.fetchedBlocks,
+    lookasideBlocks: pool.counters.lookasideBlocks,
     aheadBlocks: images.ahead.totals().fetchedBlocks,
     aheadUsedBlocks: images.ahead.totals().usedBlocks,
     profileBlocks: images.ahead.counters.profile.fetchedBlocks,

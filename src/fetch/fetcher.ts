@@ -91,7 +91,8 @@ export class Fetcher {
     if (result.from === 'cache') {
       this.#keeper.confirm(request.inode, region, blockInRegion, plain, request.place.digest)
     } else {
-      this.#pool.counters.fetchedBlocks++
+      if (result.from === 'share') this.#pool.counters.fetchedBlocks++
+      else this.#pool.counters.lookasideBlocks++
       this.#keeper.place(request.inode, region, blockInRegion, plain, request.place.digest)
     }
     return plain
@@ -102,6 +103,7 @@ export class Fetcher {
     for (let attempt = 0; ; attempt++) {
       const fetched = await this.#pool.run('blocks', { wanted }, { turn, what })
       this.#pool.counters.fetchedBytes += fetched.encodedBytes
+      this.#pool.counters.shareSeconds += fetched.shareSeconds
       const trouble = fetched.results.find((result) => 'error' in result && result.error.code === 'SHARE')
       if (trouble === undefined) return fetched
       this.#pool.counters.shareErrors++

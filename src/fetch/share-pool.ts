@@ -19,8 +19,18 @@ export interface Waiting {
 type Answer<Name extends ShareTaskName> = { ok: ShareTaskOutput<Name> } | { error: PlainError }
 
 export class SharePool {
-  /** `busySeconds`: how long at least one fetch of blocks was on its way */
-  readonly counters = { fetchedBytes: 0, fetchedBlocks: 0, shareErrors: 0, busySeconds: 0 }
+  /**
+   * `busySeconds`: how long at least one fetch of blocks was on its way. `shareSeconds`: how long workers had the share for them, all
+   * together. `lookasideBlocks`: came from another cache of this client.
+   */
+  readonly counters = {
+    fetchedBytes: 0,
+    fetchedBlocks: 0,
+    lookasideBlocks: 0,
+    shareErrors: 0,
+    busySeconds: 0,
+    shareSeconds: 0
+  }
   readonly vmPath: string
   /** what has to be at `vmPath` (Share.belongTo); known once the VM was opened */
   vmId: string | undefined

@@ -36,6 +36,7 @@ import {
 } from '../share/lease.js'
 import { beatPin, createPin, type Pin, pinBase, removePin, removeSessionPins } from '../share/pin.js'
 import type { Share } from '../share/share.js'
+import { idOfSibling } from './sibling.js'
 
 /** blocks in one read of the share: 1 MiB */
 export const RUN_BLOCKS_MAX = 8
@@ -44,6 +45,8 @@ export const RUN_BLOCKS_MAX = 8
 export interface LocalCandidate {
   readonly path: string
   readonly offset: number
+  /** not where this mount keeps the block */
+  readonly isElsewhere?: boolean
 }
 
 export interface WantedBlock {
@@ -54,9 +57,11 @@ export interface WantedBlock {
 export interface FetchedBlocks {
   /** plain blocks one after another, in the order in which they were wanted */
   readonly plain: ArrayBuffer
-  readonly results: readonly ({ readonly from: 'cache' | 'share' } | { readonly error: PlainError })[]
+  readonly results: readonly ({ readonly from: 'cache' | 'elsewhere' | 'share' } | { readonly error: PlainError })[]
   /** encoded bytes that were read from chunks */
   readonly encodedBytes: number
+  /** how long the blocks took that came from the share, decoded and compared */
+  readonly shareSeconds: number
 }
 
 type Lease = Pick<HeldLease, 'number' | 'token'>
@@ -79,6 +84,7 @@ export const shareTasks = {
   writeProfile: (share: Share, input: { generation: number; profile: Profile }): void => {
     writeProfile(share, input.generation, input.profile)
   },
+  idOfSibling: (share: Share, input: { name: string }): string | undefined => idOfSibling(share, input.name),
   findSession: (share: Share, input: { sessionId: string; above: number }): FoundSession | undefined =>
     findSession(share, input.sessionId, input.above),
   acquireLease: (share: Share, input: { holder: LeaseHolder }): HeldLease => acquireLease(share, input.holder),
@@ -118,13 +124,14 @@ export type ShareTaskOutput<Name extends ShareTaskName> = ReturnType<ShareTasks[
 function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlocks {
   const plain = new ArrayBuffer(wanted.length * BLOCK_BYTES)
   const target = (index: number): Buffer => Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES)
-  const results: ({ from: 'cache' | 'share' } | { error: PlainError })[] = []
+  const results: ({ from: 'cache' | 'elsewhere' | 'share' } | { error: PlainError })[] = []
   const missing: number[] = []
   for (const [index, { place, candidate }] of wanted.entries()) {
-    results.push({ from: 'cache' })
+    results.push({ from: candidate?.isElsewhere === true ? 'elsewhere' : 'cache' })
     if (candidate === undefined || !readCandidate(candidate, place, target(index))) missing.push(index)
   }
   let encodedBytes = 0
+  const startedMs = performance.now()
   for (const run of runs(missing, wanted)) {
     const stored = readRun(
       share,
@@ -142,7 +149,7 @@ function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlock
       }
     }
   }
-  return { plain, results, encodedBytes }
+  return { plain, results, encodedBytes, shareSeconds: (performance.now() - startedMs) / 1000 }
 }
 
 function readCandidate(candidate: LocalCandidate, place: BlockPlace, target: Buffer): boolean {

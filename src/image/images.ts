@@ -46,6 +46,7 @@ import {
   READ_SOURCES,
   type ReadSource
 } from './layers.js'
+import { Lookaside } from './lookaside.js'
 import { mergeProfile } from './merge-profile.js'
 import { fetchMetadata } from './metadata.js'
 import type { FileImage, MayGiveUp } from './port.js'
@@ -80,6 +81,8 @@ export interface ImagesOptions {
   readonly writeback?: boolean
   /** how long a read that may give up waits for the share; undefined: as long as it takes */
   readonly shareTimeoutMs?: number | undefined
+  /** a share that gives more is preferred to other caches of this client (image/lookaside.ts) */
+  readonly slowBytesPerSecond?: number
   /** whether the share has not answered lately */
   readonly isShareSilent?: () => boolean
   readonly onDamage: (message: string) => void
@@ -89,6 +92,7 @@ export interface ImagesOptions {
 export class Images implements FileImage {
   readonly maps: BaseMaps
   readonly ahead: FetchAhead
+  readonly lookaside: Lookaside
   readonly counters = { readBytes: 0, writtenBytes: 0, damagedBlocks: 0, heldWrites: 0, failedWrites: 0 }
   readonly #session: Session
   readonly #cache: Cache
@@ -126,6 +130,12 @@ export class Images implements FileImage {
       fetcher: this.#fetcher,
       requests: (inode, blocks, priority) => this.#requests(inode, blocks, priority),
       onMarked: (inode, block) => options.shared?.review(inode, block)
+    })
+    this.lookaside = new Lookaside({
+      pool: options.pool,
+      slot: options.cache.directory,
+      isStopped: () => this.#stopped,
+      slowBytesPerSecond: options.slowBytesPerSecond
     })
     this.#replay = new Replay(options.session, this.ahead)
     const sessionDirectory = path.dirname(options.session.regionPath(ROOT_INODE, 0))
@@ -594,7 +604,7 @@ export class Images implements FileImage {
     const claimed = this.#cache.claims(inode.id, region, blockInRegion, place.digest)
     const candidate = claimed
       ? { path: this.#cache.pathOf(inode.id, region), offset: blockInRegion * BLOCK_BYTES }
-      : undefined
+      : this.lookaside.candidate(place.digest)
     return { inode: inode.id, block, place, candidate }
   }
 

@@ -122,6 +122,7 @@ const STATUS: Status = {
   totalBytes: 0,
   fetchedBytes: 0,
   fetchedBlocks: 0,
+  lookasideBlocks: 0,
   aheadBlocks: 0,
   aheadUsedBlocks: 0,
   profileBlocks: 0,
