@@ -57,7 +57,8 @@ export class Checkpointer {
 
   async #run(how: CheckpointRun): Promise<CheckpointResult> {
     const { vmPath, session } = this.#options
-    const pool = new CommitPool(vmPath, { known: [...session.uploads.entries()] })
+    const { vmId } = session.identity
+    const pool = new CommitPool(vmPath, { vmId, known: [...session.uploads.entries()] })
     try {
       return await new Checkpoint(this.#options, how, this.#sent, {
         ask: async (name, input) => {

@@ -12,13 +12,19 @@ export class CommitPool {
   /** how many tasks run at once; keep a few more than this in flight to keep the threads busy */
   readonly threads: number
   readonly vmPath: string
+  /** what has to be at `vmPath` (Share.belongTo); undefined: a VM that is being made */
+  readonly vmId: string | undefined
   /** what earlier tries have sent */
   readonly known: KnownPlaces
   #pool: Piscina | undefined
 
   /** `known` is what an earlier try has sent. It goes to each thread once: with every unit it would be quadratic. */
-  constructor(vmPath: string, options: { readonly threads?: number; readonly known?: KnownPlaces } = {}) {
+  constructor(
+    vmPath: string,
+    options: { readonly vmId?: string | undefined; readonly threads?: number; readonly known?: KnownPlaces } = {}
+  ) {
     this.vmPath = vmPath
+    this.vmId = options.vmId
     this.known = options.known ?? []
     this.threads = options.threads ?? os.availableParallelism()
   }
@@ -29,7 +35,7 @@ export class CommitPool {
       filename: new URL('./commit-worker.js', import.meta.url).href,
       minThreads: 1,
       maxThreads: this.threads,
-      workerData: { vmPath: this.vmPath, known: this.known }
+      workerData: { vmPath: this.vmPath, vmId: this.vmId, known: this.known }
     })
     const answer = (await this.#pool.run({ name, input })) as { ok: CommitTaskOutput<Name> } | { error: PlainError } // what commit-worker.ts returns for this name
     if ('error' in answer) throw fromPlainError(answer.error)

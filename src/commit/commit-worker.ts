@@ -5,8 +5,10 @@ import { Share } from '../share/share.js'
 import { type CommitTaskName, type CommitTasks, commitTasks } from './commit-tasks.js'
 import type { KnownPlaces } from './encode.js'
 
-const given = workerData as { vmPath: string; known: KnownPlaces } // by CommitPool, the only one who starts this file
+/** given by CommitPool, the only one who starts this file */
+const given = workerData as { vmPath: string; vmId: string | undefined; known: KnownPlaces }
 const share = new Share(given.vmPath)
+if (given.vmId !== undefined) share.belongTo(given.vmId)
 const known = new Map(given.known)
 const tasks: CommitTasks = {
   ...commitTasks,

@@ -86,7 +86,8 @@ export interface CommitResult {
 
 /** Publishes the session as the next generation. Throws NotPublishedError with everything still in the session. */
 export async function commitSession(options: CommitOptions): Promise<CommitResult> {
-  const pool = new CommitPool(options.vmPath, { known: [...options.session.uploads.entries()] })
+  const { vmPath, session } = options
+  const pool = new CommitPool(vmPath, { vmId: session.identity.vmId, known: [...session.uploads.entries()] })
   try {
     return await new Commit(options, pool).run()
   } catch (error) {

@@ -64,10 +64,9 @@ export class EarlyUpload {
 
   async #upload(): Promise<void> {
     this.runningSinceMs = Date.now()
-    const pool = new CommitPool(this.#options.vmPath, {
-      threads: 1,
-      known: [...this.#options.session.uploads.entries()]
-    })
+    const { vmPath, session } = this.#options
+    const { vmId } = session.identity
+    const pool = new CommitPool(vmPath, { vmId, threads: 1, known: [...session.uploads.entries()] })
     try {
       while (!this.#stopped && !this.#options.isEnough()) {
         const regions = this.#coldest()

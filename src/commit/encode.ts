@@ -3,7 +3,8 @@
  * their base, and what is new travels as one chunk. Runs in a worker thread; every call blocks.
  *
  * Invariants:
- * 1. A place is returned only for bytes that are durable on the share.
+ * 1. A place is returned only for bytes that are durable on the share, in this VM's directory: not in one that has its path on the
+ *    local disk while the share is not mounted (Share, invariant 4).
  * 2. Bytes of the base count only after their digest was checked, wherever they were read.
  * 3. A zero block, a block equal to its base and a block that is on the share already send nothing.
  */
@@ -78,6 +79,7 @@ export function encodeUnit(share: Share, input: EncodeInput): EncodeOutput {
     files.close()
   }
   const written = pieces.size === 0 ? undefined : builder.write(share)
+  share.requireVm() // places that are taken from earlier tries are this VM's, too
   for (const { index, digest } of inChunk) {
     const entry = pieces.get(digest)
     const offset = written?.offsets[entry?.piece ?? -1]

@@ -33,7 +33,8 @@ export interface ExportedBytes {
 }
 
 export async function exportFiles(options: ExportFilesOptions): Promise<ExportedBytes> {
-  const pool = new CommitPool(options.share.root, options.threads === undefined ? {} : { threads: options.threads })
+  const { share, threads } = options
+  const pool = new CommitPool(share.root, { vmId: share.vmId, ...(threads === undefined ? {} : { threads }) })
   try {
     return await new ExportFiles(options, pool).run()
   } finally {

@@ -45,6 +45,7 @@ export interface StagingOwnership {
 export function takeStaging(staging: Share): StagingOwnership {
   const takenOver = staging.exists('chunks') || staging.exists('tmp')
   for (;;) {
+    staging.createRoot() // another import may just have made a VM of it, or removed it
     const current = readOwner(staging)
     if (current !== undefined) refuseUnlessDead(staging, current.owner)
     const number = (current?.number ?? 0) + 1

@@ -131,7 +131,9 @@ async function readSource(options: ImportOptions, share: Share, previous: Previo
   const sources = scanDirectory(options)
   const files = sources.filter((entry): entry is SourceFile => entry.type === 'file')
   const totalBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0)
-  const pool = new CommitPool(share.root, options.threads === undefined ? {} : { threads: options.threads })
+  const { root, vmId } = share
+  const { threads } = options
+  const pool = new CommitPool(root, { vmId, ...(threads === undefined ? {} : { threads }) })
   try {
     const transferred = await transferFiles({
       pool,

@@ -113,10 +113,9 @@ export class Trickle {
     if (candidates.length === 0 || (candidates.length < UNIT_BLOCKS && this.#fewPasses <= PASSES_TO_WAIT)) return
     this.#fewPasses = 0
     this.#running = true
-    const pool = new CommitPool(this.#options.vmPath, {
-      threads: 1,
-      known: [...this.#options.session.uploads.entries()]
-    })
+    const { vmPath, session } = this.#options
+    const { vmId } = session.identity
+    const pool = new CommitPool(vmPath, { vmId, threads: 1, known: [...session.uploads.entries()] })
     try {
       for (let first = 0; first < candidates.length && !this.#isStopped(); first += UNIT_BLOCKS) {
         while (this.#options.isBusy() && !this.#isStopped()) await this.#pause(BUSY_PAUSE_MS)

@@ -9,13 +9,14 @@ export interface Wanted {
 }
 
 /**
- * The VM's id. FailedError when there is no VM: with changes of it on this client that can only mean that its share is not
+ * The VM's id, which everything that the pool does expects at that path from then on. FailedError when there is no VM: with changes of it on this client that can only mean that its share is not
  * mounted, or that the VM was moved or removed.
  */
 export async function findVm(pool: SharePool, wanted: Wanted): Promise<string> {
   const { vmPath } = wanted
   try {
     const { vm } = await pool.run('openVm', {}, { what: `opening ${vmPath}` })
+    pool.vmId = vm
     return vm
   } catch (error) {
     const hint = error instanceof FailedError ? hintOf(wanted) : undefined

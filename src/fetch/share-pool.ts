@@ -23,6 +23,8 @@ export class SharePool {
   /** `busySeconds`: how long at least one fetch of blocks was on its way */
   readonly counters = { fetchedBytes: 0, fetchedBlocks: 0, shareErrors: 0, busySeconds: 0 }
   readonly vmPath: string
+  /** what has to be at `vmPath` (Share.belongTo); known once the VM was opened */
+  vmId: string | undefined
   readonly #threads: number
   #pool: Piscina | undefined
   readonly #queue: PQueue
@@ -57,7 +59,7 @@ export class SharePool {
           if (begun) return // it was raised, and has had its turn
           begun = true
           try {
-            resolve((await this.#started().run({ name, input })) as Answer<Name>) // what share-worker.ts returns for this name
+            resolve((await this.#started().run({ name, input, vmId: this.vmId })) as Answer<Name>) // what share-worker.ts returns for this name
           } catch (error) {
             reject(error instanceof Error ? error : new Error(String(error)))
           }

@@ -8,7 +8,8 @@ import { type ShareTaskName, shareTasks } from './share-tasks.js'
 const { vmPath } = workerData as { vmPath: string } // given by SharePool, the only one who starts this file
 const share = new Share(vmPath)
 
-export default function run(task: { name: ShareTaskName; input: never }): unknown {
+export default function run(task: { name: ShareTaskName; input: never; vmId: string | undefined }): unknown {
+  if (task.vmId !== undefined) share.belongTo(task.vmId)
   try {
     return withBlocksMoved({ ok: shareTasks[task.name](share, task.input) })
   } catch (error) {

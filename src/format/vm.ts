@@ -3,12 +3,12 @@ import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
 import { errnoOf, FailedError, IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, CHUNK_BYTES_MAX } from '../base/units.js'
+import { VM_BYTES_MAX, VM_FILE, vmIsAway } from '../share/presence.js'
 import type { Share } from '../share/share.js'
 import { identifier, parseVersioned, timestamp, toJson } from './validation.js'
 
 const VM_FORMAT = 'isrfs'
 const VM_VERSION = 1
-const VM_BYTES_MAX = 64 * 1024
 
 const vmSchema = z.object({
   format: z.literal(VM_FORMAT),
@@ -44,11 +44,21 @@ export function vmDescriptorBytes(descriptor: VmDescriptor): Buffer {
   return toJson(descriptor)
 }
 
-/** Reads vm.json; a FailedError with a hint when there is no VM at that path. */
+/**
+ * Reads vm.json; a FailedError with a hint when there is no VM at that path. The share belongs to this VM from then on: what
+ * is missing in it is absent only while the VM is there. ShareError when it belongs to another VM already.
+ */
 export function readVmDescriptor(share: Share): VmDescriptor {
+  const descriptor = readDescriptor(share)
+  if (share.vmId !== undefined && share.vmId !== descriptor.vm) throw vmIsAway(share.root, descriptor.vm)
+  share.belongTo(descriptor.vm)
+  return descriptor
+}
+
+function readDescriptor(share: Share): VmDescriptor {
   let bytes: Buffer
   try {
-    bytes = share.read('vm.json', VM_BYTES_MAX)
+    bytes = share.read(VM_FILE, VM_BYTES_MAX)
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENOTDIR') throw error
     if (hasGenerations(share)) {

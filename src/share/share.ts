@@ -9,6 +9,8 @@
  *    is looked at afterwards.
  * 3. Nothing is followed out of the directory: no part of a name below the root may be a symbolic link, and only
  *    regular files are read.
+ * 4. While the VM that this share belongs to is not there (presence.ts), nothing of it is called absent, nothing is made in
+ *    its place, and no new object counts as written. Absent is what was not there when the VM was, before and after the look.
  */
 import assert from 'node:assert'
 import { randomBytes } from 'node:crypto'
@@ -16,6 +18,7 @@ import { constants } from 'node:fs'
 import path from 'node:path'
 import { errnoOf, IntegrityError, ShareError } from '../base/errors.js'
 import { nodeFileSystem, type ShareFileSystem } from './file-system.js'
+import { VM_BYTES_MAX, VM_FILE, vmIdOf, vmIsAway } from './presence.js'
 import { shareError } from './share-error.js'
 
 /** What the clocks of this machine (the second one cannot be set) said when the server's was looked at. */
@@ -32,6 +35,7 @@ export class Share {
   readonly root: string
   readonly #fs: ShareFileSystem
   #serverClock: ServerClock | undefined
+  #vmId: string | undefined
 
   constructor(root: string, fileSystem: ShareFileSystem = nodeFileSystem) {
     this.root = root
@@ -40,6 +44,41 @@ export class Share {
 
   pathOf(name: string): string {
     return path.join(this.root, name)
+  }
+
+  /** id of the VM that has to be here; undefined: nobody has said, and nothing is asked (a VM that is being made) */
+  get vmId(): string | undefined {
+    return this.#vmId
+  }
+
+  /** Invariant 4 holds from now on. */
+  belongTo(vmId: string): void {
+    this.#vmId = vmId
+  }
+
+  /** Throws ShareError when the VM that this share belongs to is not there. */
+  requireVm(): void {
+    if (this.#vmId === undefined) return
+    let found: string
+    try {
+      found = vmIdOf(this.read(VM_FILE, VM_BYTES_MAX), this.pathOf(VM_FILE))
+    } catch (error) {
+      const isAbsent = errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR'
+      throw isAbsent ? vmIsAway(this.root, undefined, error) : error
+    }
+    if (found !== this.#vmId) throw vmIsAway(this.root, found)
+  }
+
+  /**
+   * Makes the directory itself, for a VM that is being made. Nothing else does: where a share is not mounted, it would be made
+   * on the local disk, and what is written there would be hidden by the share when that is back.
+   */
+  createRoot(): void {
+    try {
+      this.#fs.mkdirSync(this.root)
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw shareError(error, this.root, 'create the directory')
+    }
   }
 
   /** Whole content of a regular file of at most `bytesMax` bytes. ENOENT is a ShareError with that errno. */
@@ -94,12 +133,18 @@ export class Share {
    * there for processes that still have a removed file open.
    */
   list(name: string): string[] {
+    return this.#surely(() => this.#entries(name)) ?? []
+  }
+
+  /** undefined: none */
+  #entries(name: string): string[] | undefined {
     const directory = this.pathOf(name)
     this.#refuseLinks(`${name}/entry`)
     try {
-      return this.#fs.readdirSync(directory).filter((entry) => !entry.startsWith('.nfs'))
+      const entries = this.#fs.readdirSync(directory).filter((entry) => !entry.startsWith('.nfs'))
+      return entries.length === 0 ? undefined : entries
     } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return []
+      if (errnoOf(error) === 'ENOENT') return undefined
       if (errnoOf(error) === 'ENOTDIR') throw new IntegrityError(`${directory} is not a directory, as it has to be`)
       throw shareError(error, directory, 'list')
     }
@@ -123,6 +168,8 @@ export class Share {
   makeDirectory(name: string): void {
     const directory = this.pathOf(name)
     this.#refuseLinks(`${name}/entry`)
+    if (this.#isThere(directory)) return
+    this.requireVm()
     const firstMade = this.#makeMissing(directory)
     if (firstMade === undefined) return
     for (let made = directory; made.length >= firstMade.length; made = path.dirname(made)) {
@@ -151,9 +198,12 @@ export class Share {
    * Returns true when bytes were sent.
    */
   writeContentNamed(name: string, bytes: Uint8Array): boolean {
-    if (this.#isWhole(name, bytes) && this.#touched(name)) return false
-    this.makeDirectory(path.dirname(name))
-    this.write(name, bytes)
+    const isThere = this.#isWhole(name, bytes) && this.#touched(name)
+    if (!isThere) {
+      this.makeDirectory(path.dirname(name))
+      this.write(name, bytes)
+    }
+    this.requireVm() // looked for after that, it is in the VM
     const seen = this.size(name)
     if (seen !== bytes.length) {
       const file = this.pathOf(name)
@@ -163,7 +213,7 @@ export class Share {
         `${file} was written with ${String(bytes.length)} bytes, but a fresh open sees ${String(seen ?? 0)}`
       )
     }
-    return true
+    return !isThere
   }
 
   /** Now, by the server's clock, in milliseconds since the epoch: the clock that a grace period is measured with. */
@@ -178,12 +228,14 @@ export class Share {
   /** When a name was last modified, by the server's clock; undefined when there is no such name. */
   modifiedMs(name: string): number | undefined {
     this.#refuseLinks(name)
-    try {
-      return this.#fs.lstatSync(this.pathOf(name)).mtimeMs
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return undefined
-      throw shareError(error, this.pathOf(name), 'look at')
-    }
+    return this.#surely(() => {
+      try {
+        return this.#fs.lstatSync(this.pathOf(name)).mtimeMs
+      } catch (error) {
+        if (errnoOf(error) === 'ENOENT') return undefined
+        throw shareError(error, this.pathOf(name), 'look at')
+      }
+    })
   }
 
   /** Gives a file another name, durably in both directories. */
@@ -210,7 +262,7 @@ export class Share {
   /**
    * Creates the directory `name` with these files, all or nothing, unless it exists: rename(2) of a finished
    * directory fails when the target exists and is not empty. Who won is decided by the caller, who reads the
-   * target and looks for its own token (invariant 2). An error that leaves no target is thrown.
+   * target after that and looks for its own token (invariant 2). An error that leaves no target is thrown.
    */
   createDirectory(name: string, files: ReadonlyMap<string, Uint8Array>): void {
     const temporary = this.#temporaryName()
@@ -234,6 +286,7 @@ export class Share {
       // to be there, would remove them from the final one.
     }
     this.syncDirectory(path.dirname(name))
+    this.requireVm()
   }
 
   syncDirectory(name: string): void {
@@ -278,10 +331,13 @@ export class Share {
 
   /**
    * Makes a directory and what is missing above it; the highest one that was made. Not mkdir's `recursive`: for a reason
-   * that Node does not expect (a read-only share, a used-up quota) that says "does not exist".
+   * that Node does not expect (a read-only share, a used-up quota) that says "does not exist". Never the root (createRoot).
    */
   #makeMissing(directory: string): string | undefined {
     if (this.#isThere(directory)) return undefined
+    if (directory === this.root) {
+      throw new ShareError('ENOENT', this.root, `${this.root} does not exist`, { hint: 'is the share mounted?' })
+    }
     const above = this.#makeMissing(path.dirname(directory))
     try {
       this.#fs.mkdirSync(directory)
@@ -372,14 +428,43 @@ export class Share {
     }
   }
 
-  /** A file that was replaced between lookup and read is stale on NFS; a second open finds its successor. */
+  /**
+   * A file that was replaced between lookup and read is stale on NFS; a second open finds its successor. One that is missing
+   * counts as absent when it is so again while the VM is there (invariant 4).
+   */
   #withFile<Result>(name: string, flags: number, use: (fd: number) => Result): Result {
+    if (name === VM_FILE) return this.#withFileAgain(name, flags, use) // requireVm asks for it
+    let absent: unknown
+    const found = this.#surely(() => {
+      try {
+        return { result: this.#withFileAgain(name, flags, use) }
+      } catch (error) {
+        if (errnoOf(error) !== 'ENOENT') throw error
+        absent = error
+        return undefined
+      }
+    })
+    if (found === undefined) throw absent
+    return found.result
+  }
+
+  #withFileAgain<Result>(name: string, flags: number, use: (fd: number) => Result): Result {
     try {
       return this.#withFileOnce(name, flags, use)
     } catch (error) {
       if (errnoOf(error) === 'ESTALE') return this.#withFileOnce(name, flags, use)
       throw error
     }
+  }
+
+  /** Invariant 4: what `look` finds, undefined only for what is absent. */
+  #surely<Found>(look: () => Found | undefined): Found | undefined {
+    const found = look()
+    if (found !== undefined || this.#vmId === undefined) return found
+    this.requireVm()
+    const again = look()
+    if (again === undefined) this.requireVm()
+    return again
   }
 
   #withFileOnce<Result>(name: string, flags: number, use: (fd: number) => Result): Result {

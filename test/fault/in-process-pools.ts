@@ -17,6 +17,7 @@ export function installInProcessPools(): void {
   const shareOf = (pool: SharePool | CommitPool): Share => {
     let share = shares.get(pool)
     if (share === undefined) shares.set(pool, (share = new Share(pool.vmPath)))
+    if (pool.vmId !== undefined) share.belongTo(pool.vmId)
     return share
   }
   const perform = async (tasks: AnyTasks, name: string, share: Share, input: unknown): Promise<unknown> => {

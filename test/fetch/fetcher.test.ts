@@ -132,8 +132,9 @@ test('errors of the share arrive with their code and are counted', async (t) => 
   t.is((await pool.run('openVm', {})).format, 'isrfs')
   t.is((await pool.run('newest', {})).number, toGeneration(1))
   await t.throwsAsync(pool.run('generation', { number: 9 }), { message: /there is no generation 9/ })
-  fs.rmSync(path.join(root, 'vm.json'))
+  fs.renameSync(path.join(root, 'vm.json'), path.join(root, 'not-vm.json'))
   await t.throwsAsync(pool.run('openVm', {}), { message: /vm.json is missing, although there are generations/ })
+  fs.renameSync(path.join(root, 'not-vm.json'), path.join(root, 'vm.json'))
   const holder = { client: '0123456789abcdef', host: 'h', user: 'u', pid: 1, boot: 'b', mountpoint: '/m' }
   const held = await pool.run('acquireLease', { holder })
   t.true(await pool.run('leaseStillHeld', { held }))
