@@ -88,7 +88,7 @@ function fileOf(name: string, read: (share: Share) => unknown): { good: Buffer; 
   const file = share.pathOf(name)
   const parse = (bytes: Buffer): unknown => {
     fs.writeFileSync(file, bytes)
-    return read(share)
+    return read(new Share(root)) // one that has read vm.json expects that VM
   }
   return { good: fs.readFileSync(file), parse }
 }
