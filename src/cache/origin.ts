@@ -1,6 +1,6 @@
 /**
- * Which VM a cache directory belongs to, beside its slots: the path that it was last mounted from. Tells where another VM may lie; whether it
- * does is asked there.
+ * Which VM a slot of the cache was last used for: the path that it was mounted from. Tells where that VM may lie; whether it does is asked
+ * there.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -10,9 +10,9 @@ const NAME = 'origin.json'
 const ORIGIN_BYTES_MAX = 16 * 1024
 const originSchema = z.object({ vm: z.string() })
 
-/** `directory` is the VM's, with its slots in it. Not being able to is harmless. */
-export function noteOrigin(directory: string, vmPath: string): void {
-  const file = path.join(directory, NAME)
+/** Not being able to is harmless. */
+export function noteOrigin(slot: string, vmPath: string): void {
+  const file = path.join(slot, NAME)
   const text = `${JSON.stringify({ vm: vmPath })}\n`
   try {
     if (fs.existsSync(file) && fs.readFileSync(file, 'utf8') === text) return
@@ -23,9 +23,9 @@ export function noteOrigin(directory: string, vmPath: string): void {
   }
 }
 
-export async function readOrigin(directory: string): Promise<string | undefined> {
+export async function readOrigin(slot: string): Promise<string | undefined> {
   try {
-    const file = path.join(directory, NAME)
+    const file = path.join(slot, NAME)
     if ((await fs.promises.stat(file)).size > ORIGIN_BYTES_MAX) return undefined
     return originSchema.parse(JSON.parse(await fs.promises.readFile(file, 'utf8'))).vm
   } catch {

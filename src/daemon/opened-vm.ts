@@ -208,12 +208,11 @@ function newSession(directory: string, { vmPath, vmId, client, base, held, disca
 
 function openCache({ request, log }: Opening, vmId: string): Cache {
   const quiet = quietly(log)
-  const directory = path.join(request.cacheDirectory, vmId)
   const cache = Cache.open({
-    directory,
+    directory: path.join(request.cacheDirectory, vmId),
     bytesMax: request.cacheBytesMax,
     onWarning: (message) => quiet.warn(message)
   })
-  noteOrigin(directory, request.vmPath)
+  noteOrigin(cache.directory, request.vmPath)
   return cache
 }

@@ -96,15 +96,21 @@ export class Lookaside {
     const vms = (await namesIn(path.dirname(own))).filter((vm) => vm !== path.basename(own))
     let asked = 0
     for (const vm of vms) {
-      const directory = path.join(path.dirname(own), vm)
-      const origin = await readOrigin(directory)
-      if (origin === undefined || path.dirname(origin) !== path.dirname(pool.vmPath) || asked++ >= VMS_MAX) continue
-      const input = { name: path.basename(origin) }
-      const what = 'whether another VM is on the share'
-      if ((await pool.run('idOfSibling', input, { priority: 'readahead', what })) === vm)
-        yield* await slotsIn(directory)
+      const ids = new Map<string, string | undefined>()
+      for (const other of await slotsIn(path.join(path.dirname(own), vm))) {
+        const origin = await readOrigin(other)
+        if (origin === undefined || path.dirname(origin) !== path.dirname(pool.vmPath)) continue
+        const name = path.basename(origin)
+        if (!ids.has(name) && asked++ < VMS_MAX) ids.set(name, await this.#idOf(name))
+        if (ids.get(name) === vm) yield other
+      }
     }
     yield slot
+  }
+
+  #idOf(name: string): Promise<string | undefined> {
+    const what = 'whether another VM is on the share'
+    return this.#parts.pool.run('idOfSibling', { name }, { priority: 'readahead', what })
   }
 
   async #addRegion(index: DigestIndex, file: string): Promise<void> {

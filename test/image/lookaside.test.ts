@@ -51,7 +51,7 @@ class Client {
     const vmId = base.manifest.vm
     const directory = path.join(this.directory, 'cache', vmId)
     const cache = Cache.open({ directory, bytesMax: 2 ** 30, onWarning: (message) => this.#t.fail(message) })
-    noteOrigin(directory, vmPath)
+    noteOrigin(cache.directory, vmPath)
     const session = Session.create(
       path.join(this.directory, `session-${randomBytes(4).toString('hex')}`),
       {
