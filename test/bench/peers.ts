@@ -9,6 +9,7 @@ import type { Place } from './place.js'
 import { isAlive, processOf } from './processes.js'
 
 export const BINDING = 'isrfs, binding'
+const PROTOTYPE = 'prototype'
 const TRANSPORT = ['--transport', 'binding']
 /** other options than the defaults that isrfs was mounted with, for the report; whoever measures a row empties it */
 export const mountOptions = new Set<string>()
@@ -48,6 +49,14 @@ export async function mountBindfs(place: Place, source: string): Promise<Mounted
   return external(place, mountpoint)
 }
 
+/** What isrfs would be without its guarantees: the bound of what JavaScript can do. */
+async function mountPrototype(place: Place, source: string): Promise<Mounted> {
+  const mountpoint = place.directory('prototype')
+  const program = path.join(import.meta.dirname, 'prototype.js')
+  spawn(process.execPath, [program, path.join(source, FILE), mountpoint], { stdio: 'ignore' })
+  return external(place, mountpoint)
+}
+
 /** A file system of somebody else: `command FILE MOUNTPOINT` shows the file and ends when it is unmounted. */
 async function mountOther(place: Place, command: string, source: string): Promise<Mounted> {
   const mountpoint = place.directory('other')
@@ -79,7 +88,8 @@ export function peersOf(place: Place, { beside }: Others): readonly Peer[] {
   }
   peers.push(
     { name: 'rclone', mount: (home, _vm, source) => mountRclone(place, source, home) },
-    { name: 'bindfs', mount: (_home, _vm, source) => mountBindfs(place, source) }
+    { name: 'bindfs', mount: (_home, _vm, source) => mountBindfs(place, source) },
+    { name: PROTOTYPE, mount: (_home, _vm, source) => mountPrototype(place, source) }
   )
   for (const [name, command] of Object.entries(beside)) {
     peers.push({ name, mount: (_home, _vm, source) => mountOther(place, command, source) })
