@@ -5,7 +5,15 @@ const onlyLong =
   process.env.ISRFS_NFS_CAMPAIGN_ROUNDS === undefined ? ['!build/test/end-to-end/nfs-campaigns.test.js'] : []
 
 /** Files that take minutes come first: begun last, one of them would run for long after everything else has ended. */
-const LONG = ['vmm/guest', 'end-to-end/nfs', 'mount-scripts/systemd', 'end-to-end/conformance', 'end-to-end/dashboard']
+const LONG = [
+  'vmm/guest',
+  'end-to-end/nfs',
+  'daemon/mount-life',
+  'mount-scripts/systemd',
+  'end-to-end/cycle',
+  'end-to-end/conformance',
+  'end-to-end/dashboard'
+]
 
 function rank(file) {
   const place = LONG.findIndex((name) => file.endsWith(`${name}.test.js`))
@@ -15,7 +23,7 @@ function rank(file) {
 export default {
   files: ['build/test/**/*.test.js', ...needsShare, ...onlyLong],
   workerThreads: false,
-  concurrency: 2,
+  concurrency: 3, // of two processors, while some wait
   timeout: '10m',
   sortTestFiles: (one, other) => rank(one) - rank(other) || one.localeCompare(other)
 }
