@@ -20,6 +20,7 @@ export async function recoverCommand(
     readonly discard?: boolean
     readonly salvage?: boolean
     readonly acceptLoss?: boolean
+    readonly acceptRollback?: boolean
     readonly from?: string
     readonly json?: boolean
   }
@@ -37,6 +38,7 @@ export async function recoverCommand(
     clientDirectory,
     cacheDirectory,
     acceptLoss: options.acceptLoss === true,
+    acceptRollback: options.acceptRollback === true,
     from: options.from === undefined ? undefined : path.resolve(options.from),
     notice: (text) => view.say(text),
     onProgress: (progress) => view.show(progress)

@@ -185,6 +185,7 @@ function addMountLife(program: Command): void {
     .option('--discard', 'drop it instead, after saying what goes with it')
     .option('--salvage', 'of a damaged one: publish what is intact as a branch, and set it aside')
     .option('--accept-loss', 'publish it although a broken disk has lost writes, or the share parts of its base')
+    .option('--accept-rollback', 'publish it as a branch although the share shows less than this client has seen')
     .option('--from <directory>', 'a session that was set aside because the client directory is a copy')
     .option('--json', 'one JSON object')
     .action(async (vm: string, options: object, command: Command) =>

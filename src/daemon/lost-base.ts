@@ -101,7 +101,7 @@ export async function overSalvagedBase(
     throw new NotPublishedError(
       `${String(lost.length)} ranges of generation ${number} of ${vm.vmPath}, on which the changes are based, are neither on the share nor in the cache of this client`,
       {
-        hint: `everything is safe on this client. A backup of the share that has generation ${number} makes it whole: restore its chunks, then isrfs recover ${vm.vmPath}. To keep all that is left as a branch in which reading the rest is an error: isrfs recover ${vm.vmPath} --accept-loss`
+        hint: `everything is safe on this client. A backup of the share that has generation ${number} makes it whole: restore its chunks, then isrfs recover ${vm.vmPath}. To keep all that is left as a branch in which reading the rest is an error: isrfs recover ${vm.vmPath} --accept-rollback --accept-loss`
       }
     )
   }

@@ -35,6 +35,8 @@ export interface RecoverRequest {
   readonly cacheDirectory?: string
   /** publish although writes, or parts of the base, were lost */
   readonly acceptLoss?: boolean
+  /** publish on a share that shows less than this client has seen, which may be a wrong one */
+  readonly acceptRollback?: boolean
   /** a session that was set aside with a copied client directory */
   readonly from?: string | undefined
   readonly notice: (text: string) => void
@@ -55,7 +57,7 @@ export async function recoverSession(request: RecoverRequest): Promise<Outcome |
     } catch (error) {
       const isWentBack = error instanceof WentBackError
       const isLost = error instanceof SessionConflictError || error instanceof LeaseHeldError || isWentBack
-      if (!isLost) throw error
+      if (!isLost || (isWentBack && request.acceptRollback !== true)) throw error
       const outcome = await publishBranch(request, pool, vmId, clientId, error)
       if (isWentBack) await giveBackOwnLease(request, pool, clientId) // the claim has taken it, and kept it for the session
       return outcome

@@ -65,9 +65,9 @@ export function notePublished(
   }
 }
 
-function lost(vmPath: string, seen: number): IntegrityError {
-  return new IntegrityError(`${vmPath} has no generation ${String(seen)} any more, which this client has seen`, {
-    hint: `the share has lost it: isrfs check ${vmPath} --repair puts it back, when this client has left a session that is based on it. When the share was restored from a backup or changed behind isrfs, look at it with --read-only; when it is what you want, mount with --accept-rollback`
+function lost(vmPath: string, seen: number): WentBackError {
+  return new WentBackError(`${vmPath} has no generation ${String(seen)} any more, which this client has seen`, {
+    hint: `the share has lost it: isrfs check ${vmPath} --repair puts it back, when this client has left a session that is based on it. ${whenItIsRight(vmPath)}`
   })
 }
 
@@ -77,7 +77,12 @@ function wentBack(vmPath: string, seen: number, newest: number): WentBackError {
       ? `generation ${String(newest)} is the newest of ${vmPath} now, but this client has seen generation ${String(seen)}`
       : `the history of ${vmPath} is not the one that this client has seen: its generation ${String(seen)} is another one`,
     {
-      hint: `the share was restored from a backup or changed behind isrfs. Changes that were left behind on this client: isrfs recover ${vmPath} keeps them as a branch. Look at the VM with --read-only; when it is what you want, mount with --accept-rollback`
+      hint: whenItIsRight(vmPath)
     }
   )
+}
+
+/** A wrong share, or an old copy of it, must not get what was left behind: that would drop the only copy here. */
+function whenItIsRight(vmPath: string): string {
+  return `make sure that the right share is mounted, and look at the VM with --read-only. When it was restored from a backup: isrfs recover ${vmPath} --accept-rollback keeps changes that were left behind on this client as a branch, and isrfs mount --accept-rollback goes on with what the share shows`
 }

@@ -83,7 +83,7 @@ function repair(share: Share, name: string, vmId: string, facts: Facts, copies: 
   const remains = remainsOf(share, name)
   if (remains.hasTombstone) return 'its tombstone cannot be read; a tombstone is never undone'
   if (remains.isGone && isNewerThanAll(name, facts)) {
-    return `the share went back in time: nothing is made newer than its newest generation. isrfs recover ${share.root} keeps what was changed since as a branch`
+    return `the share went back in time: nothing is made newer than its newest generation. isrfs recover ${share.root} --accept-rollback keeps what was changed since as a branch`
   }
   if (remains.isGone && !cannotBePruned(name, facts, copies)) {
     return 'nothing of it is left: it may have been pruned, and only a backup of the share can tell'

@@ -56,6 +56,10 @@ async function leaveBehindOnLost(bed: Bed, random: Random): Promise<Buffer> {
   return disk
 }
 
+function branchesOf(bed: Bed): string[] {
+  return fs.readdirSync(path.join(bed.vm(), 'generations')).filter((name) => /[0-9]-[0-9a-f]{16}/.test(name))
+}
+
 test.serial(
   'a session over a generation that the restored share does not have becomes a branch with all of it',
   async (t) => {
@@ -63,7 +67,11 @@ test.serial(
     const disk = await leaveBehindOnLost(bed, random)
     const refused = await bed.isrfs('a', 'mount', bed.vm(), bed.makeDirectory('mnt'))
     t.is(refused.code, 4, refused.stderr)
-    t.regex(refused.stderr, /isrfs recover \S+ keeps them as a branch/)
+    t.regex(refused.stderr, /right share is mounted.*isrfs recover \S+ --accept-rollback keeps/)
+    const kept = await bed.isrfs('a', 'recover', bed.vm())
+    t.is(kept.code, 4, kept.stderr)
+    t.regex(kept.stderr, /seen generation 3\n.*right share is mounted.*isrfs recover \S+ --accept-rollback keeps/)
+    t.deepEqual(branchesOf(bed), [], 'a share that may be a wrong one gets nothing')
     const conflict = await bed.isrfs('a', 'mount', bed.vm(), bed.path('mnt'), '--accept-rollback')
     t.is(conflict.code, 5, conflict.stderr)
     t.regex(conflict.stderr, /based on generation 3 of \S+, but the newest one is 2 now: the share was restored/)
@@ -72,9 +80,10 @@ test.serial(
       /the share went back in time: .*isrfs recover/
     )
 
-    const recovered = await bed.mustIsrfs('a', 'recover', bed.vm())
+    const recovered = await bed.mustIsrfs('a', 'recover', bed.vm(), '--accept-rollback')
     t.regex(recovered.stdout, /the share went back in time: its newest generation is 2, .* based on generation 3/)
     const branch = /branch (3-[0-9a-f]{16})/.exec(recovered.stdout)?.[1] ?? recovered.stdout
+    t.is(branchesOf(bed).length, 1)
     t.regex((await bed.mustIsrfs('b', 'lease', bed.vm())).stdout, /^free/)
     t.regex((await bed.mustIsrfs('b', 'check', bed.vm(), '--read-data')).stderr, /is whole/)
     await bed.mustIsrfs('b', 'rollback', bed.vm(), branch)
@@ -105,13 +114,13 @@ test.serial(
       [how, new RegExp(`: disk, bytes ${String(2 * BLOCK_BYTES)} to ${String(3 * BLOCK_BYTES)} \\(would read as zeros`)]
     ]
     for (let attempt = 0; attempt < 2; attempt++) {
-      const refused = await bed.isrfs('a', 'recover', bed.vm())
+      const refused = await bed.isrfs('a', 'recover', bed.vm(), '--accept-rollback')
       t.is(refused.code, 5, refused.stderr)
       for (const [what, pattern] of ranges('zeros')) t.regex(refused.stderr, pattern, what)
       t.notRegex(refused.stderr, new RegExp(`to ${String(4 * BLOCK_BYTES)}`), 'what was accepted whole is not lost')
-      t.regex(refused.stderr, /2 ranges .*\n.*recover \S+ --accept-loss/)
+      t.regex(refused.stderr, /2 ranges .*\n.*recover \S+ --accept-rollback --accept-loss/)
     }
-    const recovered = await bed.mustIsrfs('a', 'recover', bed.vm(), '--accept-loss')
+    const recovered = await bed.mustIsrfs('a', 'recover', bed.vm(), '--accept-rollback', '--accept-loss')
     const branch = /branch (3-[0-9a-f]{16})/.exec(recovered.stdout)?.[1] ?? recovered.stdout
     const mountpoint = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only', '--generation', branch)
     const fd = fs.openSync(path.join(mountpoint, 'disk'), 'r')
@@ -155,8 +164,8 @@ test.serial(
     const conflict = await bed.isrfs('a', 'mount', bed.vm(), bed.makeDirectory('mnt'), '--accept-rollback')
     t.is(conflict.code, 5, conflict.stderr)
     t.regex(conflict.stderr, /that generation is another one now/)
-    t.is((await bed.isrfs('a', 'recover', bed.vm())).code, 5)
-    const recovered = await bed.mustIsrfs('a', 'recover', bed.vm(), '--accept-loss')
+    t.is((await bed.isrfs('a', 'recover', bed.vm(), '--accept-rollback')).code, 5)
+    const recovered = await bed.mustIsrfs('a', 'recover', bed.vm(), '--accept-rollback', '--accept-loss')
     t.regex(recovered.stdout, /the generation 3 that these changes are based on is not on the share any more/)
     const branch = /branch (4-[0-9a-f]{16})/.exec(recovered.stdout)?.[1] ?? recovered.stdout
     const shown = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only', '--generation', branch)
@@ -193,7 +202,7 @@ test.serial('a session whose checkpoint the restored share does not have becomes
   fs.rmSync(bed.vm(), { recursive: true })
   fs.cpSync(bed.path('backup'), bed.vm(), { recursive: true, preserveTimestamps: true })
 
-  const recovered = await bed.mustIsrfs('a', 'recover', bed.vm())
+  const recovered = await bed.mustIsrfs('a', 'recover', bed.vm(), '--accept-rollback')
   t.regex(
     recovered.stdout,
     /not the next generation: generation 1 is the newest of .* this client has seen generation 2/
