@@ -7,7 +7,7 @@ import test from 'ava'
 import { Bed, CLI } from '../support/bed.js'
 import { Random } from '../support/random.js'
 
-const ROUNDS = Number(process.env['ISRFS_KILL_ROUNDS'] ?? 6)
+const ROUNDS = Number(process.env['ISRFS_KILL_ROUNDS'] ?? 4)
 const WORKERS = Number(process.env['ISRFS_KILL_WORKERS'] ?? 1)
 
 test('killed at any moment, round after round: accepted pages are there, others are old or new', async (t) => {

@@ -28,7 +28,7 @@ import { temporaryDirectory } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
 import { base, create } from '../support/session-bed.js'
 
-const RUNS = Number(process.env['ISRFS_FUZZ_RUNS'] ?? 2000)
+const RUNS = Number(process.env['ISRFS_FUZZ_RUNS'] ?? 1000)
 const random = new Random()
 const SALT = 7
 

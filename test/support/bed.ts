@@ -9,6 +9,8 @@ import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { askStatus } from '../../src/daemon/control-client.js'
+import { findSockets } from '../../src/daemon/socket-path.js'
 
 /** the command line as compiled for the tests, so that daemons are part of the coverage */
 export const CLI = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
@@ -123,8 +125,13 @@ export class Bed {
     return this.mustIsrfs(client, 'unmount', mountpoint)
   }
 
+  /** What `isrfs status --json` prints, asked for in this process: a command line of its own takes half a second each time. */
   async status(client: string, mountpoint: string): Promise<StatusJson> {
-    const { stdout } = await this.mustIsrfs(client, 'status', mountpoint, '--json')
+    for (const socketPath of findSockets(mountpoint)) {
+      const status = await askStatus(socketPath).catch(() => undefined)
+      if (status !== undefined) return status
+    }
+    const { stdout } = await this.mustIsrfs(client, 'status', mountpoint, '--json') // which says why nobody answers
     return JSON.parse(stdout) as StatusJson // the shape is what design and docs/operations.md promise
   }
 
