@@ -21,6 +21,7 @@ import {
 } from '../format/generations.js'
 import type { Manifest } from '../format/manifest.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
+import { brokenIn } from '../share/broken.js'
 import { beatLease, type HeldLease, leaseStillHeld } from '../share/lease.js'
 import type { Share } from '../share/share.js'
 import { assembleUnit, type BlockSource, encodeUnit, type EncodeInput, type EncodeOutput } from './encode.js'
@@ -96,8 +97,9 @@ function examine(share: Share, places: readonly BlockPlace[]): { position: numbe
       decodeBlock(readStored(share, place), { ...place, digest: asBuffer(place.digest) })
       return []
     } catch (error) {
-      if (!(error instanceof IntegrityError)) throw error // trouble of the share says nothing of the block
-      return [{ position, why: error.message }]
+      const why = error instanceof IntegrityError ? error.message : brokenIn(share, error)
+      if (why === undefined) throw error // trouble of the share says nothing of the block
+      return [{ position, why }]
     }
   })
 }

@@ -4,8 +4,9 @@
  *     lease, manifests, pins -> map roots -> map pages -> sizes of the chunks -> (with readData) every block
  *
  * Each object is looked at once, however many generations share it. Only reads. A bad object is listed with all files and
- * ranges of all generations that suffer; the check goes on behind it. Trouble of the share is no damage: it ends the check. A
- * generation that is pruned meanwhile does not count.
+ * ranges of all generations that suffer; the check goes on behind it. Trouble of the share is no damage: it ends the check. One
+ * chunk whose bytes the server cannot read, while it answers for others, is damage. A generation that is pruned meanwhile does
+ * not count.
  */
 import { IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE } from '../base/units.js'
@@ -14,6 +15,7 @@ import type { MapPage } from '../format/block-map.js'
 import { chunkName } from '../format/chunk.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
+import { brokenIn } from '../share/broken.js'
 import { findFlaws, readPromise } from './structure.js'
 import { addPages, type FileUse, type ObjectUses, type PageUse, readLive, readPage, rootsOf } from './references.js'
 
@@ -123,7 +125,7 @@ class Check {
       try {
         addPages(this.#options.share, root, pages)
       } catch (error) {
-        const why = damageIn(error)
+        const why = damageIn(this.#options.share, error)
         const suffers = root.uses.map((use) => ({ ...nameOf(use), from: 0, to: use.sizeBytes }))
         this.#note(this.#chunkPath(root.place.chunk), why, suffers)
       }
@@ -137,7 +139,7 @@ class Check {
     try {
       map = readPage(this.#options.share, page.place)
     } catch (error) {
-      const why = damageIn(error)
+      const why = damageIn(this.#options.share, error)
       const suffers = page.uses.map((use) => rangeOf(use, 0, BLOCKS_PER_MAP_PAGE))
       this.#note(this.#chunkPath(page.place.chunk), why, suffers)
       return
@@ -189,7 +191,7 @@ class Check {
     try {
       return this.#options.share.size(chunkName(chunk)) ?? 'it is missing'
     } catch (error) {
-      return damageIn(error)
+      return damageIn(this.#options.share, error)
     }
   }
 
@@ -215,9 +217,10 @@ class Check {
 }
 
 /** What is wrong with an object. Trouble of the share is thrown: it says nothing of the object. */
-function damageIn(error: unknown): string {
-  if (error instanceof IntegrityError) return error.message
-  throw error
+function damageIn(share: Share, error: unknown): string {
+  const why = error instanceof IntegrityError ? error.message : brokenIn(share, error)
+  if (why === undefined) throw error
+  return why
 }
 
 function whole(generation: string): Suffering {

@@ -74,6 +74,48 @@ test('blocks that cannot be read for now are not called bad', async (t) => {
   t.regex(commitTasks.examine(history.share, { places })[0]?.why ?? '', /missing on the share/)
 })
 
+test('a chunk whose bytes the server cannot read, while it answers for others, is listed; nothing is when it does not', async (t) => {
+  const history = await historyOf(t, 2)
+  const places = blocksOf(history.share)
+  let broken = places[0]?.chunk ?? ''
+  const eio = (syscall: string): Error => Object.assign(new Error('EIO'), { code: 'EIO', syscall })
+  let isAway = false
+  const fds = new Set<number>()
+  const openSync: typeof fs.openSync = (file, ...rest) => {
+    if (isAway && String(file).endsWith('vm.json')) throw eio('open')
+    const fd = fs.openSync(file, ...rest)
+    if (String(file).endsWith(broken)) fds.add(fd)
+    else fds.delete(fd)
+    return fd
+  }
+  const readSync = (fd: number, ...rest: unknown[]): number => {
+    if (!fds.has(fd)) return Reflect.apply(nodeFileSystem.readSync, undefined, [fd, ...rest]) as number // what it returns
+    isAway = isDying
+    throw eio('read')
+  }
+  let isDying = false
+  const share = new Share(history.share.root, { ...nodeFileSystem, openSync, readSync })
+  readVmDescriptor(share)
+  const found = commitTasks.examine(share, { places })
+  t.deepEqual(
+    found.map(({ position }) => position),
+    places.flatMap(({ chunk }, position) => (chunk === broken ? [position] : []))
+  )
+  t.regex(found[0]?.why ?? '', /the server cannot read its bytes/)
+
+  broken = [...rootsOf(readLive(history.share).live).values()][0]?.place.chunk ?? ''
+  const { bad } = await check(share)
+  t.deepEqual(
+    bad.map(({ path }) => path),
+    [share.pathOf(`chunks/${broken.slice(0, 2)}/${broken}`)]
+  )
+  t.true((bad[0]?.suffers.length ?? 0) > 0)
+
+  broken = places[0]?.chunk ?? ''
+  isDying = true
+  t.throws(() => commitTasks.examine(share, { places }), { instanceOf: ShareError })
+})
+
 test('of a share that is not mounted, chunks are not missing', async (t) => {
   const history = await historyOf(t, 1)
   const { share } = history
