@@ -21,7 +21,7 @@ const transport = process.env['ISRFS_TEST_TRANSPORT']
 const run = promisify(execFile)
 
 /** of one kind, per test process */
-const COVERED_CALLS = 2
+const COVERED_CALLS = 1
 const callsOfKind = new Map<string, number>()
 
 export interface Result {
@@ -209,7 +209,7 @@ export async function waitFor(
 }
 
 /**
- * Whether the coverage of this call, and of the daemon that it starts, counts. Only of the first calls of a kind: each costs a
+ * Whether the coverage of this call, and of the daemon that it starts, counts. Only of the first call of a kind: each costs a
  * third more time than without, and thousands of alike ones show nothing new.
  */
 function isCovered(args: readonly string[]): boolean {
