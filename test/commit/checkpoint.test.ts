@@ -338,7 +338,7 @@ test.serial(
     const bench = new Bench(
       t,
       { disk: Buffer.alloc(8 * BLOCK_BYTES) },
-      { restBlocks: 8, instantBlocks: 0, holdMs: 300 }
+      { restBlocks: 8, instantBlocks: 0, holdMs: 5000 }
     )
     const { bed } = bench
     bench.write(bench.random.bytes(3 * BLOCK_BYTES), 0)
