@@ -13,10 +13,10 @@ const coverageDirectory = path.join(root, 'coverage', 'v8')
 const commands = path.join(root, 'node_modules', '.bin')
 
 /**
- * Mounts take the direct transport where they may choose; the conformance suite runs on both by itself. This runs on the binding too;
+ * Mounts take the direct transport where they may choose; the conformance suite runs on both by itself. These run on the binding too;
  * test/long has the other files there.
  */
-const endToEnd = ['build/test/end-to-end/kill.test.js']
+const endToEnd = ['cycle', 'kill'].map((name) => `build/test/end-to-end/${name}.test.js`)
 
 let failedSteps = 0
 const failures = []
@@ -28,7 +28,7 @@ rmSync(path.join(root, 'coverage'), { recursive: true, force: true })
 await Promise.all([build(), look()])
 const [onDirect, onBinding] = await Promise.all([
   runTests('tests', [], {}, process.stdout),
-  runTests('kills on the other transport', ['--concurrency=1', ...endToEnd], {
+  runTests('whole lives of mounts on the other transport', ['--concurrency=1', ...endToEnd], {
     ISRFS_TEST_TRANSPORT: 'binding'
   })
 ])

@@ -125,7 +125,7 @@ test('map pages and roots leave sparse chunks, too', async (t) => {
 test('a compaction that fails at some call leaves a whole VM with the same content, and the next one ends the work', async (t) => {
   const { seed } = new Random()
   t.log(`seed ${String(seed)}`)
-  const step = Number(process.env['ISRFS_PRUNE_STEP'] ?? 997)
+  const step = Number(process.env['ISRFS_PRUNE_STEP'] ?? 307)
   for (let call = 1 + (seed % step); ; call += step) {
     const history = await sparseHistory(t)
     const after = seed % 2 === 0

@@ -190,7 +190,7 @@ test('nothing is removed from a damaged VM', async (t) => {
 test('a prune that fails at some call leaves a VM in which all that is kept is whole, and the next one ends the work', async (t) => {
   const { seed } = new Random()
   t.log(`seed ${String(seed)}`)
-  const step = Number(process.env['ISRFS_PRUNE_STEP'] ?? 397)
+  const step = Number(process.env['ISRFS_PRUNE_STEP'] ?? 97)
   for (let call = 1 + (seed % step); ; call += step) {
     const history = await historyOf(t, 3)
     const faulty = new FaultyShare(history.share.root, { call, errno: 'EIO' })
