@@ -124,6 +124,35 @@ test.serial('a session that lost its number becomes a branch, although its base 
   await bed.unmount('b', shown)
 })
 
+test.serial(
+  'a base that is lost in the middle of the history is put back first, whatever a person says; nothing is lost',
+  async (t) => {
+    const { bed, random } = t.context
+    const disk = random.bytes(300_000)
+    await importVm(bed, disk)
+    const page = random.bytes(4096)
+    await crashWith(bed, page)
+    await bed.mustIsrfs('b', 'lease', bed.vm(), '--break')
+    const mountpoint = await bed.mount('b', bed.vm(), 'mnt-b')
+    fs.writeFileSync(path.join(mountpoint, 'other'), 'of another client')
+    await bed.unmount('b', mountpoint)
+    fs.rmSync(generation(bed, 1), { recursive: true })
+    const refused = await bed.isrfs('a', 'recover', bed.vm())
+    t.is(refused.code, 4, refused.stderr)
+    t.regex(refused.stderr, /no generation 1 any more.*\n.*recover \S+ --accept-rollback keeps/)
+    const kept = await bed.isrfs('a', 'recover', bed.vm(), '--accept-rollback')
+    t.is(kept.code, 4, kept.stderr)
+    t.regex(kept.stderr, /lost generation 1, on which the session is based\n.*check \S+ --repair puts it back/)
+    await bed.mustIsrfs('a', 'check', bed.vm(), '--repair')
+    const recovered = await bed.mustIsrfs('a', 'recover', bed.vm(), '--accept-rollback')
+    const branch = /2-[0-9a-f]{16}/.exec(recovered.stdout)?.[0] ?? recovered.stdout
+    page.copy(disk)
+    const shown = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only', '--generation', branch)
+    t.true(fs.readFileSync(path.join(shown, 'disk')).equals(disk))
+    await bed.unmount('b', shown)
+  }
+)
+
 test.serial('a checkpoint, a suspended generation and one that was only looked at come back, too', async (t) => {
   const { bed, random } = t.context
   const disk = random.bytes(300_000)
