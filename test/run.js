@@ -44,8 +44,7 @@ for (const name of failures) console.log(`failed: ${name}`)
 console.log(`${passed} passed, ${failed} failed`)
 
 async function build() {
-  await step('build', 'npm', ['run', '--silent', 'build'])
-  await step('build of the tests', 'npm', ['run', '--silent', 'build:test'])
+  await step('build', 'npm', ['run', '--silent', 'build:test'])
 }
 
 async function look() {

@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const NAME = 'origin.json'
 const ORIGIN_BYTES_MAX = 16 * 1024

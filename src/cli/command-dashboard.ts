@@ -1,9 +1,9 @@
 /** isrfs dashboard: serves the page of src/dashboard/ until ^C. */
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { FailedError, UsageError } from '../base/errors.js'
+import { programFile } from '../base/program-files.js'
 import { serveDashboard } from '../dashboard/server.js'
 import { withHolders } from './command-unmount.js'
 import { bytes } from './figures.js'
@@ -15,7 +15,7 @@ const PORT_MAX = 65_535
 /** a share that does not answer for so long is not waited for */
 const LOG_MS_MAX = 20_000
 const LOG_BYTES_MAX = 16 * 1024 * 1024
-const MAIN = fileURLToPath(new URL('./main.js', import.meta.url))
+const MAIN = programFile('cli/main.js')
 
 export interface DashboardOptions {
   readonly port: string

@@ -1,8 +1,8 @@
 /** Starts the daemon detached and waits until its mount answers, or until it says why not. */
 import { spawn } from 'node:child_process'
 import fs from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { FailedError } from '../base/errors.js'
+import { programFile } from '../base/program-files.js'
 import { GIVE_UP, type StartMessage, startMessageSchema } from '../daemon/messages.js'
 import { fromMessageError } from '../daemon/plain-error.js'
 import { encodeMountRequest, type MountRequest } from '../daemon/request.js'
@@ -17,7 +17,7 @@ export interface Started extends Ready {
 }
 
 export async function startDaemon(request: MountRequest, notice: (text: string) => void): Promise<Started> {
-  const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
+  const program = programFile('daemon/main.js')
   const log = fs.openSync(request.logFile, 'a', 0o600)
   const words = [process.execPath, program, encodeMountRequest(request)]
   const [command = '', ...parameters] = daemonCommand(request, process.getuid?.() ?? 0, words)

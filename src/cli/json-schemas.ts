@@ -2,7 +2,7 @@
  * What --json prints, command by command: the contract behind docs/json.md. Fields are added in later versions, never renamed
  * or given another meaning; test/cli/json.test.ts compares real output with this.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { statusSchema } from '../daemon/messages.js'
 
 const vm = z.string().describe('path of the VM on the share')

@@ -3,6 +3,7 @@
 import { CommanderError } from 'commander'
 import fs from 'node:fs'
 import { EXIT_CODES } from '../base/errors.js'
+import { programFile } from '../base/program-files.js'
 import { commandFirst } from './arguments.js'
 import { report } from './output.js'
 import { buildProgram } from './program.js'
@@ -32,9 +33,9 @@ async function run(words: readonly string[]): Promise<number> {
 
 /** package.json lies above dist/, and above build/src/ in tests. */
 function version(): string {
-  for (const place of ['../../package.json', '../../../package.json']) {
+  for (const place of ['../package.json', '../../package.json']) {
     try {
-      const text = fs.readFileSync(new URL(place, import.meta.url), 'utf8')
+      const text = fs.readFileSync(programFile(place), 'utf8')
       return (JSON.parse(text) as { version?: string }).version ?? '' // our own package.json
     } catch {
       continue

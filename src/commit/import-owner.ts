@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import os from 'node:os'
-import { z } from 'zod'
+import * as z from 'zod'
 import { errnoOf, LeaseHeldError } from '../base/errors.js'
 import { currentBootId } from '../session/boot.js'
 import { parseShareJson, toShareJson } from '../share/json.js'

@@ -2,7 +2,7 @@
  * What travels over the control socket (one JSON object a line) and, while the daemon starts, over its IPC channel.
  * Both ends check what they get.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 
 const errorSchema = z.object({
   code: z.enum(['FAILED', 'USAGE', 'LEASE_HELD', 'INTEGRITY', 'NOT_PUBLISHED', 'BUSY', 'SHARE', 'FILE_SYSTEM']),

@@ -1,5 +1,5 @@
 /** What a mount is asked to be: made by the command line, checked by the daemon, written to its log. Paths are absolute. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { FailedError } from '../base/errors.js'
 
 const mountRequestSchema = z.object({

@@ -3,8 +3,9 @@ import fs from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { programFile } from '../base/program-files.js'
 
-const PAGE_DIRECTORY = fileURLToPath(new URL('./page/', import.meta.url))
+const PAGE_DIRECTORY = programFile('dashboard/page')
 const resolve = createRequire(import.meta.url).resolve
 
 /** Bare names in the page's modules, and where they are served. */

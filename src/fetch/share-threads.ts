@@ -3,6 +3,7 @@
  * nothing, so that the first thread starts while the rest of the daemon is loaded.
  */
 import { Piscina } from 'piscina'
+import { programUrl } from '../base/program-files.js'
 
 /** of a mount, for what somebody waits for */
 export const MOUNT_THREADS = 4
@@ -31,7 +32,7 @@ export function startShareThreads(vmPath: string, threads: number): Piscina {
 
 function createPool(vmPath: string, threads: number): Piscina {
   const pool = new Piscina({
-    filename: new URL('./share-worker.js', import.meta.url).href,
+    filename: programUrl('fetch/share-worker.js').href,
     minThreads: 1,
     maxThreads: threads + BACKGROUND_IN_FLIGHT_MAX,
     idleTimeout: IDLE_TIMEOUT_MS,

@@ -2,7 +2,7 @@
  * Manifests: the immutable description of one generation, every file with its attributes and the root of its block
  * map (docs/format.md, "Manifests"). Parsing checks all that a hostile share could have put in.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { FailedError, IntegrityError } from '../base/errors.js'
 import {
   BLOCK_BYTES,

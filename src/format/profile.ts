@@ -3,7 +3,7 @@
  * fetches and nothing else: a profile names no bytes and no chunks, so whatever somebody writes into one, every block still
  * comes by the map and is verified. One that cannot be read or believed counts as none.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { BLOCK_BYTES, FILE_BYTES_MAX } from '../base/units.js'
 import type { Share } from '../share/share.js'
 import { count, parseVersioned, positive } from './validation.js'

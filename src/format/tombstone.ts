@@ -3,7 +3,7 @@
  * a session that it held is still recognised (docs/format.md, "Tombstones"). The tombstone is written first and the
  * manifest removed afterwards: where there is a tombstone, nothing else in the directory counts.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Share } from '../share/share.js'
 import { digestHex, identifier, parseVersioned, positive, timestamp, toJson } from './validation.js'
 

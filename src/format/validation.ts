@@ -1,5 +1,5 @@
 /** What everything read from the share has in common: JSON that is bounded, parsed and checked before use. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { CHUNK_BYTES_MAX } from '../base/units.js'
 import { count, digestHex, positive } from '../share/fields.js'
 import { OBJECT_BYTES_MAX } from './block-codec.js'

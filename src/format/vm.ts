@@ -1,6 +1,6 @@
 /** vm.json: what makes a directory on the share a VM. Written last by an import, never changed. */
 import { randomBytes } from 'node:crypto'
-import { z } from 'zod'
+import * as z from 'zod'
 import { errnoOf, FailedError, IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, CHUNK_BYTES_MAX } from '../base/units.js'
 import { VM_BYTES_MAX, VM_FILE, vmIsAway } from '../share/presence.js'

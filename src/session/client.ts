@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
 import { currentBootId } from './boot.js'
 import { readIfThere, replaceFileDurably } from './durable-file.js'

@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { IntegrityError } from '../base/errors.js'
 import { readIfThere, replaceFileDurably } from './durable-file.js'
 

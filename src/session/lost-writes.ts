@@ -3,7 +3,7 @@
  * It outlives the daemon, so that no later fsync and no suspend can pretend that nothing happened: a person decides.
  */
 import path from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { IntegrityError } from '../base/errors.js'
 import { type InodeId, toInodeId } from '../base/units.js'
 import { readIfThere, replaceFileDurably } from './durable-file.js'

@@ -1,7 +1,7 @@
 /** The newest generation of each VM that this client has seen: `seen/<vm id>.json`, written durably. Advice for a guard. */
 import fs from 'node:fs'
 import path from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { readIfThere, replaceFileDurably } from './durable-file.js'
 
 const seenSchema = z.object({

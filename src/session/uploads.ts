@@ -3,7 +3,7 @@
  * plain bytes: the next try sends only what is not here. One line of JSON each; a line that is not whole is ignored.
  */
 import fs from 'node:fs'
-import { z } from 'zod'
+import * as z from 'zod'
 import { BLOCK_BYTES, CHUNK_BYTES_MAX } from '../base/units.js'
 import type { BlockPlace } from '../format/place.js'
 import { readIfThere, replaceFileDurably } from './durable-file.js'

@@ -1,5 +1,5 @@
 /** Fields that the JSON files on a share have in common, as schemas: bounded, and harmless on a terminal. */
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** SHA-256 in lower-case hex */
 export const digestHex = z.string().regex(/^[0-9a-f]{64}$/)

@@ -1,5 +1,5 @@
 /** JSON of the small files on a share: parsed against a schema, or IntegrityError. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { IntegrityError } from '../base/errors.js'
 
 /** What a JSON file says about itself before anything else in it is looked at. */

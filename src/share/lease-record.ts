@@ -1,5 +1,5 @@
 /** What the files of a lease say (docs/format.md, "Leases"), checked on the way in and on the way out. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { errnoOf, IntegrityError, messageOf } from '../base/errors.js'
 import { moment } from '../base/moment.js'
 import { count, digestHex, identifier, label, positive, timestamp } from './fields.js'

@@ -7,7 +7,7 @@
  *   client has published its session as a branch, or dropped it, or until a person removes it.
  */
 import { randomBytes } from 'node:crypto'
-import { z } from 'zod'
+import * as z from 'zod'
 import { errnoOf, FailedError, IntegrityError, messageOf } from '../base/errors.js'
 import { count, positive, timestamp } from './fields.js'
 import { parseShareJson, parseVersioned, toShareJson } from './json.js'

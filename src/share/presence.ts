@@ -3,7 +3,7 @@
  * autofs) does not fail: its directory is gone, or an empty one of the local disk. Only vm.json tells that from a VM
  * without leases, generations or chunks.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { IntegrityError, ShareError } from '../base/errors.js'
 import { identifier } from './fields.js'
 import { parseShareJson } from './json.js'

@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { referenceText } from '../../src/cli/manual.js'
 import { buildProgram } from '../../src/cli/program.js'
 import { JSON_SCHEMAS, STATUS_FIELDS } from '../../src/cli/json-schemas.js'

@@ -363,7 +363,7 @@ test('install.sh puts everything into a prefix that works on its own, and takes 
     fs.cpSync(path.resolve(name), path.join(root, name), { recursive: true })
   }
   fs.symlinkSync(path.resolve('node_modules'), path.join(root, 'node_modules'))
-  fs.cpSync(path.resolve('build/src'), path.join(root, 'dist'), { recursive: true })
+  fs.cpSync(path.resolve('dist'), path.join(root, 'dist'), { recursive: true })
   fs.mkdirSync(prefix)
   fs.writeFileSync(path.join(prefix, 'mine'), '')
   const installed = await bed.command(path.join(root, 'mount-scripts', 'install.sh'), ['--prefix', prefix], { env })

@@ -12,8 +12,10 @@ import { promisify } from 'node:util'
 import { askStatus } from '../../src/daemon/control-client.js'
 import { findSockets } from '../../src/daemon/socket-path.js'
 
-/** the command line as compiled for the tests, so that daemons are part of the coverage */
-export const CLI = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
+/** the command line as users have it */
+export const CLI = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url))
+/** the same as compiled for the tests, so that it and its daemons are part of the coverage */
+const COVERED_CLI = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 
 /** ISRFS_TEST_TRANSPORT lets every mount of the end-to-end tests use another transport than the default one. */
 const transport = process.env['ISRFS_TEST_TRANSPORT']
@@ -22,6 +24,8 @@ const run = promisify(execFile)
 
 /** of one kind, per test process */
 const COVERED_CALLS = 1
+/** shown of each log when a call fails */
+const LOG_LINES = 12
 const callsOfKind = new Map<string, number>()
 
 export interface Result {
@@ -76,10 +80,10 @@ export class Bed {
 
   /** Runs isrfs as client `client`; never rejects for an exit code. */
   async isrfs(client: string, ...args: string[]): Promise<Result> {
-    const env = isCovered(args) ? {} : { env: { ...process.env, NODE_V8_COVERAGE: '' } }
+    const [cli, env] = isCovered(args) ? [COVERED_CLI, {}] : [CLI, { env: { ...process.env, NODE_V8_COVERAGE: '' } }]
     return this.command(
       process.execPath,
-      [CLI, '--client-dir', this.path(`client-${client}`), ...withTransport(args)],
+      [cli, '--client-dir', this.path(`client-${client}`), ...withTransport(args)],
       env
     )
   }
@@ -88,9 +92,17 @@ export class Bed {
   async mustIsrfs(client: string, ...args: string[]): Promise<Result> {
     const result = await this.isrfs(client, ...args)
     if (result.code !== 0) {
-      throw new Error(`isrfs ${args.join(' ')} ended with ${String(result.code)}\n${result.stdout}${result.stderr}`)
+      const { code, stdout, stderr } = result
+      throw new Error(`isrfs ${args.join(' ')} ended with ${code}\n${stdout}${stderr}${this.#logsOf(client)}`)
     }
     return result
+  }
+
+  /** The ends of the logs of the client's daemons: they are removed with the bed. */
+  #logsOf(client: string): string {
+    const directory = this.path(`client-${client}`, 'log')
+    const names = fs.existsSync(directory) ? fs.readdirSync(directory) : []
+    return names.map((name) => `${name}:\n${lastLines(path.join(directory, name))}\n`).join('')
   }
 
   async command(
@@ -180,6 +192,10 @@ export class Bed {
   }
 }
 
+function lastLines(file: string): string {
+  return fs.readFileSync(file, 'utf8').trimEnd().split('\n').slice(-LOG_LINES).join('\n')
+}
+
 export function isMounted(mountpoint: string): boolean {
   return fs
     .readFileSync('/proc/self/mountinfo', 'utf8')
@@ -209,8 +225,8 @@ export async function waitFor(
 }
 
 /**
- * Whether the coverage of this call, and of the daemon that it starts, counts. Only of the first call of a kind: each costs a
- * third more time than without, and thousands of alike ones show nothing new.
+ * Whether the coverage of this call, and of the daemon that it starts, counts. Only of the first call of a kind: each costs twice
+ * the time of one of the program that users have, and thousands of alike ones show nothing new.
  */
 function isCovered(args: readonly string[]): boolean {
   const kind = [args[0], ...args.filter((arg) => arg.startsWith('--'))].join(' ')

@@ -2,7 +2,7 @@
 import fs from 'node:fs'
 import { closest, distance } from 'fastest-levenshtein'
 import { type AST, getStaticTOMLValue, ParseError, parseTOML } from 'toml-eslint-parser'
-import { z } from 'zod'
+import * as z from 'zod'
 import { FailedError, messageOf, UsageError } from '../../base/errors.js'
 import { schemaOf, type Value } from './kinds.js'
 import { type Setting, SETTINGS } from './settings.js'

@@ -1,5 +1,5 @@
 /** Values of settings, as they stand in a configuration file or (always text) in the environment. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { parseDuration, parseSize } from '../../base/units.js'
 import type { Kind } from './settings.js'
 

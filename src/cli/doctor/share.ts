@@ -1,8 +1,8 @@
 /** The share: how it is mounted, how fast it answers, whether its clock and its free space are what they should be. */
 import { execFile } from 'node:child_process'
 import fs from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { messageOf } from '../../base/errors.js'
+import { programFile } from '../../base/program-files.js'
 import type { Finding } from '../../vmm/advice.js'
 import { bytes } from '../figures.js'
 import type { Probed } from './probe-share.js'
@@ -16,7 +16,7 @@ const RSIZE_MIN = 128 * 1024
 
 /** undefined: it does not answer. Rejects when it cannot be looked at. */
 export function probeShare(directory: string, limitMs = ANSWER_MS_MAX): Promise<Probed | undefined> {
-  const program = fileURLToPath(new URL('./probe-share.js', import.meta.url))
+  const program = programFile('cli/doctor/probe-share.js')
   return new Promise((resolve, reject) => {
     const options = { timeout: limitMs, killSignal: 'SIGKILL' as const, cwd: '/' }
     execFile(process.execPath, [program, directory], options, (error, stdout, stderr) => {

@@ -7,6 +7,7 @@
 import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import { programUrl } from '../../base/program-files.js'
 import { THREADS_MAX } from '../../base/thread-counters.js'
 import type { Message } from './answers.js'
 import { Polling } from './polling.js'
@@ -61,7 +62,7 @@ export class Readers {
 
   async #start(descriptor: number, reader: number, shared: SharedState | undefined): Promise<void> {
     const workerData: ReaderData = { descriptor, memory: this.#queue.memory, reader, readers: READERS, shared }
-    const thread = new Worker(new URL('./reader.js', import.meta.url), { workerData })
+    const thread = new Worker(programUrl('fuse/direct/reader.js'), { workerData })
     thread.on('message', () => {
       this.#polling.noteWake()
       this.#drain()

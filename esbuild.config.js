@@ -1,0 +1,40 @@
+/**
+ * src/ -> dist/: `npm run build`. Processes and threads of isrfs begin in the files of `BEGINNINGS`; what they share lies in
+ * dist/chunks/, together with those packages whose many small modules took most of the time of a start
+ * (docs/performance.md, "Starting"). Types are not checked here.
+ */
+import { chmodSync, copyFileSync, readFileSync, rmSync } from 'node:fs'
+import { build } from 'esbuild'
+
+const BEGINNINGS = [
+  'src/cli/main.ts',
+  'src/cli/doctor/probe-share.ts',
+  'src/commit/commit-worker.ts',
+  'src/daemon/main.ts',
+  'src/fetch/share-worker.ts',
+  'src/fuse/direct/reader.ts'
+]
+const BUNDLED_PACKAGES = ['zod', 'p-queue', 'lru-cache']
+
+const { dependencies, optionalDependencies } = JSON.parse(readFileSync('package.json', 'utf8'))
+const shared = { outbase: 'src', outdir: 'dist', format: 'esm', target: 'es2022', logLevel: 'warning' }
+
+rmSync('dist', { recursive: true, force: true })
+await build({
+  ...shared,
+  entryPoints: BEGINNINGS,
+  bundle: true,
+  splitting: true,
+  chunkNames: 'chunks/[name]-[hash]',
+  platform: 'node',
+  external: Object.keys({ ...dependencies, ...optionalDependencies }).filter((name) => !BUNDLED_PACKAGES.includes(name))
+})
+// The dashboard's page: its modules as they are (src/dashboard/assets.ts).
+await build({
+  ...shared,
+  entryPoints: ['src/dashboard/page/*.ts', 'src/dashboard/page/*.tsx'],
+  jsx: 'automatic',
+  jsxImportSource: 'preact'
+})
+copyFileSync('src/dashboard/page/style.css', 'dist/dashboard/page/style.css')
+chmodSync('dist/cli/main.js', 0o755)
