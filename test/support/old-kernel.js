@@ -3,7 +3,7 @@ import { register } from 'node:module'
 
 const hooks = `export async function load(url, context, next) {
   const loaded = await next(url, context)
-  if (!url.endsWith('/fuse/direct/protocol.js')) return loaded
+  if (loaded.format !== 'module' || url.includes('/node_modules/')) return loaded // in dist/ many modules are one file
   const source = String(loaded.source).replace('PROTOCOL_MINOR_MIN = 31', 'PROTOCOL_MINOR_MIN = 99')
   return { ...loaded, source }
 }`
