@@ -17,7 +17,7 @@ export interface Surroundings {
 }
 
 /** What a commit has to touch to make figures of another one. */
-const MEASURED = ['src', 'test/bench', 'mount-scripts', 'package-lock.json', 'tsconfig.json']
+const MEASURED = ['src', 'test/bench', 'mount-scripts', 'esbuild.config.js', 'package-lock.json', 'tsconfig.json']
 
 export function runOf(mode: string): Run {
   const isChanged = output('git', 'status', '--porcelain', '--', ...MEASURED) !== ''
