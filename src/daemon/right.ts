@@ -57,6 +57,10 @@ abstract class BeatingRight implements Right {
     await this.release(newest)
   }
 
+  protected get isStopped(): boolean {
+    return this.#isStopped
+  }
+
   /** Whether the share has taken it; false: there is nothing to show any more, and it was only asked. */
   protected abstract beat(beats: number): Promise<boolean>
   protected abstract release(newest: GenerationReference): Promise<void>
@@ -110,6 +114,7 @@ export class LeaseRight extends BeatingRight {
     }
     const stillHeld = await this.pool.run('beatLease', { held: this.#held, beats }, { what: 'beat of the lease' })
     if (stillHeld) return true
+    if (this.isStopped) return false // it was given back meanwhile
     this.lease = 'lost'
     const fields = event('lease-lost', { lease: this.#held.number })
     this.log.error(fields, 'the lease was taken by somebody else: nothing will be published')

@@ -69,6 +69,20 @@ test.serial(
   }
 )
 
+test.serial('a beat that is under way when the lease is given back finds no lease, and that is no loss', async (t) => {
+  const beat = takeBeats(t)
+  const { log, events } = logOf()
+  let answer = (_stillHeld: boolean): void => undefined
+  const answers: Answers = { beatLease: () => new Promise<boolean>((resolve) => (answer = resolve)) }
+  const right = new LeaseRight(poolOf(answers), log, HELD)
+  await beat()
+  right.stop()
+  answer(false)
+  await new Promise((resolve) => setTimeout(resolve, 10))
+  t.is(right.lease, 'held')
+  t.deepEqual(events, [])
+})
+
 test.serial('whoever has lost the lease goes on asking the share, and shows nothing there', async (t) => {
   const beat = takeBeats(t)
   const { log, events } = logOf()
