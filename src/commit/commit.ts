@@ -54,11 +54,6 @@ const BLOCKS_TO_STAGGER = 4 * UNIT_BLOCKS_MAX
 const ROOM_FOR_RAW = 4
 /** no estimate of a commit's size counts on better compression */
 const RATIO_MAX = 16
-/**
- * A block that is less on the share is fetched at the next resume instead of being kept: it travels in about a millisecond at 100 Mb/s, and
- * 128 KiB on the local disk, durable before anybody hears of the suspend, take longer than that.
- */
-const KEPT_STORED_BYTES_MIN = BLOCK_BYTES / 8
 
 export interface CommitProgress {
   readonly phase: 'upload' | 'maps' | 'verify' | 'publish' | 'cache'
@@ -346,8 +341,8 @@ class Commit {
   }
 
   /**
-   * The next resume on this client finds its own blocks here instead of fetching them, but for those that are next to nothing to fetch. A
-   * failure only costs that fetch: the generation is published already.
+   * The next resume on this client finds its own blocks here instead of fetching them. A failure only costs that
+   * fetch: the generation is published already.
    */
   async #keepInCache(
     files: readonly Inode[],
@@ -360,9 +355,8 @@ class Commit {
         const kept: { dirty: DirtyBlock; place: BlockPlace; source: BlockSource }[] = []
         for (const dirty of unit) {
           const place = changes.get(dirty.inode.id)?.get(dirty.block)
-          if (place === undefined || place.storedBytes < KEPT_STORED_BYTES_MIN) continue
           const source = await sourceOf(dirty, this.#layers)
-          if (isLocal(dirty, source, cache)) kept.push({ dirty, place, source })
+          if (place !== undefined && isLocal(dirty, source, cache)) kept.push({ dirty, place, source })
         }
         if (kept.length === 0) continue
         const { plain } = await this.#pool.run('assemble', { blocks: kept.map(({ source }) => source) })

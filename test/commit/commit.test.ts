@@ -353,18 +353,6 @@ test('what was published is in the cache for the next mount', async (t) => {
   )
 })
 
-test('a published block that is next to nothing to fetch is not kept: durable on this disk it would take longer', async (t) => {
-  const bed = bedOf(t, { disk: bytes(BLOCK_BYTES), sparse: Buffer.alloc(2 * BLOCK_BYTES) })
-  const cache = bed.openCache()
-  const { id } = bed.file('sparse')
-  bed.session.write(bed.file('sparse'), bytes(PAGE_BYTES, 6), 0)
-  bed.session.write(bed.file('sparse'), bytes(BLOCK_BYTES / 4, 7), BLOCK_BYTES)
-  await bed.commit()
-  const places = placesOf(bed.share, entryOf(bed.newest(), 'sparse'))
-  const isKept = (block: number): boolean => cache.claims(id, 0, block, places.get(block)?.digest ?? Buffer.alloc(0))
-  t.deepEqual([isKept(0), isKept(1)], [false, true])
-})
-
 test('a share that is clearly too small is told before anything is sent; one that does not know its space is tried', async (t) => {
   const content = bytes(5 * BLOCK_BYTES)
   const bed = bedOf(t, { disk: bytes(BLOCK_BYTES, 3) })
