@@ -3,7 +3,8 @@
  * dist/chunks/, together with those packages whose many small modules took most of the time of a start
  * (docs/performance.md, "Starting"). Types are not checked here.
  */
-import { chmodSync, copyFileSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import path from 'node:path'
 import { build } from 'esbuild'
 
 const BEGINNINGS = [
@@ -17,10 +18,9 @@ const BEGINNINGS = [
 const BUNDLED_PACKAGES = ['zod', 'p-queue', 'lru-cache']
 
 const { dependencies, optionalDependencies } = JSON.parse(readFileSync('package.json', 'utf8'))
-const shared = { outbase: 'src', outdir: 'dist', format: 'esm', target: 'es2022', logLevel: 'warning' }
+const shared = { outbase: 'src', outdir: 'dist', format: 'esm', target: 'es2022', logLevel: 'warning', metafile: true }
 
-rmSync('dist', { recursive: true, force: true })
-await build({
+const program = await build({
   ...shared,
   entryPoints: BEGINNINGS,
   bundle: true,
@@ -30,11 +30,19 @@ await build({
   external: Object.keys({ ...dependencies, ...optionalDependencies }).filter((name) => !BUNDLED_PACKAGES.includes(name))
 })
 // The dashboard's page: its modules as they are (src/dashboard/assets.ts).
-await build({
+const page = await build({
   ...shared,
   entryPoints: ['src/dashboard/page/*.ts', 'src/dashboard/page/*.tsx'],
   jsx: 'automatic',
   jsxImportSource: 'preact'
 })
-copyFileSync('src/dashboard/page/style.css', 'dist/dashboard/page/style.css')
+const style = 'dist/dashboard/page/style.css'
+copyFileSync('src/dashboard/page/style.css', style)
 chmodSync('dist/cli/main.js', 0o755)
+
+// What earlier builds have left goes last: a daemon that runs from here starts threads when it commits.
+const made = new Set([style, ...[program, page].flatMap(({ metafile }) => Object.keys(metafile.outputs))])
+for (const entry of readdirSync('dist', { recursive: true, withFileTypes: true })) {
+  const file = path.join(entry.parentPath, entry.name)
+  if (entry.isFile() && !made.has(file)) rmSync(file)
+}
