@@ -1,18 +1,16 @@
 /**
- * Files of the program itself that have a fixed place in it: where processes and threads begin, and what the dashboard serves.
+ * Files that have a fixed place in the program or in its package: where processes and threads begin, what the dashboard serves.
  * Modules cannot look for them beside themselves: in dist/ many modules are one file (esbuild.config.js).
  */
 import fs from 'node:fs'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 
-const MAIN = path.join('cli', 'main.js')
-
 let root: string | undefined
 
-/** Absolute path of what lies at `place` in src/, compiled: dist/ for users, build/src/ in tests. */
+/** Absolute path of what lies at `place` in src/, compiled: in dist/ for users, in build/src/ for tests. */
 export function programFile(place: string): string {
-  root ??= findRoot()
+  root ??= path.resolve(packageFile('cli/main.js'), '..', '..')
   return path.join(root, place)
 }
 
@@ -21,8 +19,10 @@ export function programUrl(place: string): URL {
   return pathToFileURL(programFile(place))
 }
 
-function findRoot(): string {
+/** Absolute path of `place` in the nearest directory above this module that has it; where there is none, it does not exist. */
+export function packageFile(place: string): string {
   for (let directory = import.meta.dirname; ; directory = path.dirname(directory)) {
-    if (fs.existsSync(path.join(directory, MAIN)) || path.dirname(directory) === directory) return directory
+    const file = path.join(directory, place)
+    if (fs.existsSync(file) || path.dirname(directory) === directory) return file
   }
 }

@@ -3,7 +3,7 @@
 import { CommanderError } from 'commander'
 import fs from 'node:fs'
 import { EXIT_CODES } from '../base/errors.js'
-import { programFile } from '../base/program-files.js'
+import { packageFile } from '../base/program-files.js'
 import { commandFirst } from './arguments.js'
 import { report } from './output.js'
 import { buildProgram } from './program.js'
@@ -31,15 +31,11 @@ async function run(words: readonly string[]): Promise<number> {
   }
 }
 
-/** package.json lies above dist/, and above build/src/ in tests. */
 function version(): string {
-  for (const place of ['../package.json', '../../package.json']) {
-    try {
-      const text = fs.readFileSync(programFile(place), 'utf8')
-      return (JSON.parse(text) as { version?: string }).version ?? '' // our own package.json
-    } catch {
-      continue
-    }
+  try {
+    const text = fs.readFileSync(packageFile('package.json'), 'utf8')
+    return (JSON.parse(text) as { version?: string }).version ?? '' // our own package.json
+  } catch {
+    return ''
   }
-  return ''
 }

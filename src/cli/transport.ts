@@ -2,6 +2,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { UsageError } from '../base/errors.js'
+import { packageFile } from '../base/program-files.js'
 import type { MountRequest } from '../daemon/request.js'
 import type { TransportName } from '../fuse/port.js'
 import { mountOptions } from '../fuse/direct/mounting.js'
@@ -47,13 +48,5 @@ function directObstacle({ uid, architecture, foreground, searchPath }: Starter):
 export function daemonCommand(request: MountRequest, uid: number, words: readonly string[]): readonly string[] {
   if (request.transport !== 'direct' || uid === 0) return words
   const options = [...mountOptions(request), 'subtype=isrfs', `fsname=${request.vmPath.replace(/[\0,\\\r\n]/g, '_')}`]
-  return ['perl', launcher(), request.mountpoint, options.join(','), '--', ...words]
-}
-
-/** Beside the compiled program, which lies one or two folders below the package. */
-function launcher(): string {
-  for (let directory = import.meta.dirname; ; directory = path.dirname(directory)) {
-    const file = path.join(directory, LAUNCHER)
-    if (fs.existsSync(file) || path.dirname(directory) === directory) return file
-  }
+  return ['perl', packageFile(LAUNCHER), request.mountpoint, options.join(','), '--', ...words]
 }
