@@ -37,7 +37,7 @@ abstract class BeatingRight implements Right {
   readonly #timer: NodeJS.Timeout
   #beats = 0
   #beating = false
-  #isStopped = false
+  protected isStopped = false
   #silentSinceMs = 0
 
   constructor(pool: SharePool, log: Log) {
@@ -48,17 +48,13 @@ abstract class BeatingRight implements Right {
 
   /** From now on nothing is said of the share: the threads that ask it end with the mount. */
   stop(): void {
-    this.#isStopped = true
+    this.isStopped = true
     clearInterval(this.#timer)
   }
 
   async giveBack(newest: GenerationReference): Promise<void> {
     this.stop()
     await this.release(newest)
-  }
-
-  protected get isStopped(): boolean {
-    return this.#isStopped
   }
 
   /** Whether the share has taken it; false: there is nothing to show any more, and it was only asked. */
@@ -84,7 +80,7 @@ abstract class BeatingRight implements Right {
   }
 
   #answered(answers: boolean, why: string): void {
-    if (answers === this.shareAnswers || this.#isStopped) return
+    if (answers === this.shareAnswers || this.isStopped) return
     this.shareAnswers = answers
     if (!answers) {
       this.#silentSinceMs = Date.now()
