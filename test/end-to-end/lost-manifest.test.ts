@@ -35,6 +35,35 @@ async function crashWith(bed: Bed, page: Buffer): Promise<void> {
   await bed.command('fusermount3', ['-uz', mountpoint])
 }
 
+/** A session of client a whose number client b has published meanwhile. Its disk. */
+async function leaveBehindBeaten(bed: Bed, random: Random): Promise<Buffer> {
+  const disk = random.bytes(300_000)
+  await importVm(bed, disk)
+  const page = random.bytes(4096)
+  page.copy(disk)
+  await crashWith(bed, page)
+  await bed.mustIsrfs('b', 'lease', bed.vm(), '--break')
+  const mountpoint = await bed.mount('b', bed.vm(), 'mnt-b')
+  fs.writeFileSync(path.join(mountpoint, 'other'), 'of another client')
+  await bed.unmount('b', mountpoint)
+  return disk
+}
+
+/** Of the branch that `recover` tells of. */
+async function diskOfBranch(bed: Bed, { stdout }: Result): Promise<Buffer> {
+  const shown = await bed.mount(
+    'b',
+    bed.vm(),
+    'mnt-b',
+    '--read-only',
+    '--generation',
+    /2-[0-9a-f]{16}/.exec(stdout)?.[0] ?? stdout
+  )
+  const disk = fs.readFileSync(path.join(shown, 'disk'))
+  await bed.unmount('b', shown)
+  return disk
+}
+
 async function diskOf(bed: Bed): Promise<Buffer> {
   const out = path.join(bed.makeDirectory('out'), `export-${String(fs.readdirSync(bed.path('out')).length)}`)
   await bed.mustIsrfs('b', 'export', bed.vm(), out)
@@ -94,14 +123,7 @@ test.serial('a left-over session goes on after its base, lost or damaged on the 
 
 test.serial('a session that lost its number becomes a branch, although its base was lost meanwhile', async (t) => {
   const { bed, random } = t.context
-  const disk = random.bytes(300_000)
-  await importVm(bed, disk)
-  const page = random.bytes(4096)
-  await crashWith(bed, page)
-  await bed.mustIsrfs('b', 'lease', bed.vm(), '--break')
-  const mountpoint = await bed.mount('b', bed.vm(), 'mnt-b')
-  fs.writeFileSync(path.join(mountpoint, 'other'), 'of another client')
-  await bed.unmount('b', mountpoint)
+  const disk = await leaveBehindBeaten(bed, random)
   for (const what of [
     /testvm has no generation 1 any more, /,
     /the share has lost generation 1, on which the session/
@@ -117,25 +139,14 @@ test.serial('a session that lost its number becomes a branch, although its base 
     t.is((await bed.isrfs('a', 'mount', bed.vm(), bed.makeDirectory('mnt'))).code, 5)
   }
   const recovered = await bed.mustIsrfs('a', 'recover', bed.vm())
-  const branch = /2-[0-9a-f]{16}/.exec(recovered.stdout)?.[0] ?? recovered.stdout
-  page.copy(disk)
-  const shown = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only', '--generation', branch)
-  t.true(fs.readFileSync(path.join(shown, 'disk')).equals(disk))
-  await bed.unmount('b', shown)
+  t.true((await diskOfBranch(bed, recovered)).equals(disk))
 })
 
 test.serial(
   'a base that is lost in the middle of the history is put back first, whatever a person says; nothing is lost',
   async (t) => {
     const { bed, random } = t.context
-    const disk = random.bytes(300_000)
-    await importVm(bed, disk)
-    const page = random.bytes(4096)
-    await crashWith(bed, page)
-    await bed.mustIsrfs('b', 'lease', bed.vm(), '--break')
-    const mountpoint = await bed.mount('b', bed.vm(), 'mnt-b')
-    fs.writeFileSync(path.join(mountpoint, 'other'), 'of another client')
-    await bed.unmount('b', mountpoint)
+    const disk = await leaveBehindBeaten(bed, random)
     fs.rmSync(generation(bed, 1), { recursive: true })
     const refused = await bed.isrfs('a', 'recover', bed.vm())
     t.is(refused.code, 4, refused.stderr)
@@ -145,11 +156,7 @@ test.serial(
     t.regex(kept.stderr, /lost generation 1, on which the session is based\n.*check \S+ --repair puts it back/)
     await bed.mustIsrfs('a', 'check', bed.vm(), '--repair')
     const recovered = await bed.mustIsrfs('a', 'recover', bed.vm(), '--accept-rollback')
-    const branch = /2-[0-9a-f]{16}/.exec(recovered.stdout)?.[0] ?? recovered.stdout
-    page.copy(disk)
-    const shown = await bed.mount('b', bed.vm(), 'mnt-b', '--read-only', '--generation', branch)
-    t.true(fs.readFileSync(path.join(shown, 'disk')).equals(disk))
-    await bed.unmount('b', shown)
+    t.true((await diskOfBranch(bed, recovered)).equals(disk))
   }
 )
 
