@@ -26,3 +26,15 @@ export function packageFile(place: string): string {
     if (fs.existsSync(file) || path.dirname(directory) === directory) return file
   }
 }
+
+const BY_REQUIRE = '--experimental-require-module'
+
+/**
+ * What a pool needs to know of the program of its threads. It would load it with require(), and Node.js 20.20 aborts the whole
+ * process when a thread that does so is ended meanwhile (v8::Module::IsGraphAsync on a module that was not instantiated): a pool
+ * that is closed while a thread of it still starts. Without that flag it is loaded with import().
+ */
+export function threadProgram(place: string): { readonly filename: string; readonly execArgv: string[] } {
+  const isKnown = process.allowedNodeEnvironmentFlags.has(BY_REQUIRE)
+  return { filename: programUrl(place).href, execArgv: isKnown ? [BY_REQUIRE.replace('--', '--no-')] : [] }
+}

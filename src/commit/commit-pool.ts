@@ -5,7 +5,7 @@
 import os from 'node:os'
 import { Piscina } from 'piscina'
 import { fromPlainError, type PlainError } from '../base/errors.js'
-import { programUrl } from '../base/program-files.js'
+import { threadProgram } from '../base/program-files.js'
 import type { CommitTaskInput, CommitTaskName, CommitTaskOutput } from './commit-tasks.js'
 import type { BlockResult, EncodeOutput, KnownPlaces } from './encode.js'
 
@@ -33,7 +33,7 @@ export class CommitPool {
   /** Runs one task in a thread. Rejects with the task's IsrfsError. */
   async run<Name extends CommitTaskName>(name: Name, input: CommitTaskInput<Name>): Promise<CommitTaskOutput<Name>> {
     this.#pool ??= new Piscina({
-      filename: programUrl('commit/commit-worker.js').href,
+      ...threadProgram('commit/commit-worker.js'),
       minThreads: 1,
       maxThreads: this.threads,
       workerData: { vmPath: this.vmPath, vmId: this.vmId, known: this.known }

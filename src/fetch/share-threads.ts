@@ -3,7 +3,7 @@
  * nothing, so that the first thread starts while the rest of the daemon is loaded.
  */
 import { Piscina } from 'piscina'
-import { programUrl } from '../base/program-files.js'
+import { threadProgram } from '../base/program-files.js'
 
 /** of a mount, for what somebody waits for */
 export const MOUNT_THREADS = 4
@@ -32,7 +32,7 @@ export function startShareThreads(vmPath: string, threads: number): Piscina {
 
 function createPool(vmPath: string, threads: number): Piscina {
   const pool = new Piscina({
-    filename: programUrl('fetch/share-worker.js').href,
+    ...threadProgram('fetch/share-worker.js'),
     minThreads: 1,
     maxThreads: threads + BACKGROUND_IN_FLIGHT_MAX,
     idleTimeout: IDLE_TIMEOUT_MS,
