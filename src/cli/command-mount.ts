@@ -2,6 +2,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError, messageOf, UsageError } from '../base/errors.js'
+import { removals } from '../base/remove-later.js'
 import type { MountRequest } from '../daemon/request.js'
 import type { Ready } from '../daemon/run.js'
 import { endProcess } from '../daemon/share-threads.js'
@@ -147,9 +148,12 @@ async function stayInForeground(request: MountRequest, json: boolean | undefined
     )
     if (outcome.kind === 'branch') throw branchError(request.vmPath, outcome)
     notice(outcomeText(request.vmPath, outcome))
+    await removals()
     endProcess(0)
   } catch (error) {
-    endProcess(report(error))
+    const code = report(error)
+    await removals()
+    endProcess(code)
   }
 }
 

@@ -52,7 +52,7 @@ export async function adoptSession(request: AdoptRequest): Promise<void> {
       })
     }
     writeSessionFile(from, { ...file, sessionId: randomBytes(16).toString('hex'), client: clientId, vmPath })
-    for (const name of fs.readdirSync(target)) fs.rmSync(path.join(target, name), { recursive: true }) // a removal that a crash has cut short
+    for (const name of fs.readdirSync(target)) fs.rmSync(path.join(target, name), { recursive: true, force: true }) // a removal that a crash has cut short
     fs.rmdirSync(target)
     moveInto(from, target)
     fs.rmSync(path.join(target, LOCK_FILE), { force: true })

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import { IntegrityError } from '../base/errors.js'
+import { sweepRemoved } from '../base/remove-later.js'
 import { Cache } from '../cache/cache.js'
 import { noteOrigin } from '../cache/origin.js'
 import { SharePool } from '../fetch/share-pool.js'
@@ -24,6 +25,9 @@ import { createPrivateDirectory } from './private-session.js'
 import { closePool } from './share-threads.js'
 import { withinMs } from './within.js'
 
+/** names of directories below the client directory, and below the cache */
+const VM_ID = /^[0-9a-f]{32}$/
+const CACHE_SLOT = /^\d+$/
 const RELEASE_MS_MAX = 15_000
 
 export interface OpenedVm {
@@ -57,6 +61,9 @@ async function open(opening: Opening): Promise<OpenedVm> {
   const { request, notice } = opening
   const client = openClient(request.clientDirectory)
   if (client.wasCopied) notice(copiedNotice(request.clientDirectory))
+  sweepRemoved(path.join(request.clientDirectory, 'sessions'), VM_ID)
+  sweepRemoved(path.join(request.clientDirectory, 'private'))
+  sweepRemoved(request.cacheDirectory, VM_ID, CACHE_SLOT)
   const pool = new SharePool(request.vmPath, { threads: MOUNT_THREADS })
   try {
     const vm = await findVm(pool, request)

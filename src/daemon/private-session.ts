@@ -5,7 +5,9 @@
 import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
+import { errnoOf } from '../base/errors.js'
 import { DirectoryLock } from '../base/file-lock.js'
+import { isRemoved, removeDirectoryLater } from '../base/remove-later.js'
 import { LOCK_FILE } from '../session/identity.js'
 
 export interface PrivateDirectory {
@@ -27,7 +29,7 @@ export function createPrivateDirectory(clientDirectory: string): PrivateDirector
   return {
     path: directory,
     remove: () => {
-      fs.rmSync(directory, { recursive: true, force: true })
+      removeDirectoryLater(directory)
       lock?.release()
     }
   }
@@ -35,11 +37,18 @@ export function createPrivateDirectory(clientDirectory: string): PrivateDirector
 
 function removeLeftOvers(parent: string): void {
   for (const name of fs.readdirSync(parent)) {
-    const directory = path.join(parent, name)
-    if (name.endsWith('.new') && Date.now() - fs.statSync(directory).mtimeMs < 60_000) continue
+    if (!isRemoved(name)) removeIfDead(path.join(parent, name))
+  }
+}
+
+function removeIfDead(directory: string): void {
+  try {
+    if (directory.endsWith('.new') && Date.now() - fs.statSync(directory).mtimeMs < 60_000) return
     const lock = DirectoryLock.tryAcquire(path.join(directory, LOCK_FILE))
-    if (lock === undefined) continue
-    fs.rmSync(directory, { recursive: true, force: true })
+    if (lock === undefined) return
+    removeDirectoryLater(directory)
     lock.release()
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error // its mount has ended meanwhile
   }
 }

@@ -1,6 +1,7 @@
 /** Publishes, or drops, a session that was left behind, without mounting it. One-shot: no control socket. */
 import path from 'node:path'
 import { IsrfsError, LeaseHeldError, messageOf } from '../base/errors.js'
+import { sweepRemoved } from '../base/remove-later.js'
 import { commitSession } from '../commit/commit.js'
 import { SharePool } from '../fetch/share-pool.js'
 import { copiedNotice, openClient } from '../session/client.js'
@@ -238,7 +239,9 @@ export async function withVm<Result>(
     if (client.wasCopied) notice(copiedNotice(clientDirectory))
     const pool = new SharePool(vmPath, { threads: 1 })
     try {
-      return await use(pool, await findVm(pool, { vmPath, clientDirectory }), client.id)
+      const vmId = await findVm(pool, { vmPath, clientDirectory })
+      sweepRemoved(sessionDirectoryOf(clientDirectory, vmId))
+      return await use(pool, vmId, client.id)
     } finally {
       await closePool(pool)
     }

@@ -15,6 +15,7 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import { sha256Hex } from '../base/digest.js'
 import { FailedError, IntegrityError, messageOf } from '../base/errors.js'
+import { removals, sweepRemoved } from '../base/remove-later.js'
 import { commitSession } from '../commit/commit.js'
 import type { PublishedGeneration } from '../format/generations.js'
 import { baseImageOf } from '../image/base-image.js'
@@ -72,6 +73,8 @@ async function publishCopy(
 ): Promise<Pick<Salvage, 'branch' | 'changedBytes' | 'sentBytes' | 'lost'>> {
   const copy = path.join(clientDirectory, 'salvage', file.vmId)
   try {
+    sweepRemoved(directory) // it would be copied
+    await removals()
     await copyDirectory(directory, copy)
     const image = baseImageOf(base.manifest)
     const lost = salvageCopy(copy, image)

@@ -6,7 +6,8 @@ import fs from 'node:fs'
 import path from 'node:path'
 import * as z from 'zod'
 import { IntegrityError } from '../base/errors.js'
-import { readIfThere, replaceFileDurably } from './durable-file.js'
+import { isRemoved, removeDirectoryLater } from '../base/remove-later.js'
+import { readIfThere, replaceFileDurably, syncDirectory } from './durable-file.js'
 
 export const IDENTITY_FILE = 'session.json'
 /** stays when a session is removed: the lock of the directory lives in it */
@@ -104,10 +105,19 @@ export function ownGenerationsOf({ checkpoint, announced }: SessionFile): Checkp
   return [...(checkpoint === undefined ? [] : [checkpoint]), ...(announced ?? [])]
 }
 
-/** Removes everything but the lock: session.json first, so that a crash in between leaves no half session. */
+/**
+ * Removes everything but the lock: session.json first, and durably, so that neither a crash nor a power cut in between
+ * leaves half a session. The region files go in the background (remove-later.ts).
+ */
 export function removeSession(directory: string): void {
   fs.rmSync(path.join(directory, IDENTITY_FILE), { force: true })
-  for (const name of fs.readdirSync(directory)) {
-    if (name !== LOCK_FILE) fs.rmSync(path.join(directory, name), { recursive: true, force: true })
+  const entries = fs
+    .readdirSync(directory, { withFileTypes: true })
+    .filter(({ name }) => name !== LOCK_FILE && !isRemoved(name))
+  if (entries.some((entry) => entry.isDirectory())) syncDirectory(directory)
+  for (const entry of entries) {
+    const target = path.join(directory, entry.name)
+    if (entry.isDirectory()) removeDirectoryLater(target)
+    else fs.rmSync(target, { force: true })
   }
 }

@@ -7,6 +7,7 @@ import path from 'node:path'
 import { LRUCache } from 'lru-cache'
 import { closeQuietly } from '../base/close-quietly.js'
 import { errnoOf, PosixError } from '../base/errors.js'
+import { removeFileLater } from '../base/remove-later.js'
 import { type InodeId, PAGE_BYTES, PAGES_PER_REGION, REGION_BYTES, ROOT_INODE } from '../base/units.js'
 import { type Disk, diskError, lostOnDisk, writeFully } from './disk.js'
 import { syncDirectoryLater } from './durable-file.js'
@@ -166,7 +167,7 @@ export class Regions {
     this.#unsynced.get(inode)?.delete(region)
     this.#descriptors.delete(key)
     try {
-      fs.rmSync(this.pathOf(inode, region), { force: true })
+      removeFileLater(this.pathOf(inode, region), path.dirname(this.directory))
     } catch {
       // it takes space until the session ends
     }

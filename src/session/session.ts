@@ -23,6 +23,7 @@ import path from 'node:path'
 import { anyBit } from '../base/bits.js'
 import { closeQuietly } from '../base/close-quietly.js'
 import { errnoOf, FailedError, PosixError } from '../base/errors.js'
+import { removeFileLater } from '../base/remove-later.js'
 import {
   BLOCK_BYTES,
   type InodeId,
@@ -661,7 +662,8 @@ export class Session {
     if (gone.size === 0) return
     try {
       for (const name of namesIn(this.#regions.directory)) {
-        if (gone.has(name.split('-')[0] ?? '')) fs.rmSync(path.join(this.#regions.directory, name), { force: true })
+        if (gone.has(name.split('-')[0] ?? ''))
+          removeFileLater(path.join(this.#regions.directory, name), this.#directory)
       }
     } catch {
       // they take space until the session ends

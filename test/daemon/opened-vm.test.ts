@@ -4,6 +4,7 @@ import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import pino from 'pino'
 import { IntegrityError, PosixError } from '../../src/base/errors.js'
+import { removals } from '../../src/base/remove-later.js'
 import { MountLife } from '../../src/daemon/mount-life.js'
 import { abandon, type OpenedVm, openVm } from '../../src/daemon/opened-vm.js'
 import type { MountRequest } from '../../src/daemon/request.js'
@@ -150,5 +151,29 @@ test.serial('a generation that was pruned before it was pinned is not shown, and
   const opening = { request: { ...request, readOnly: true }, log, notice: () => undefined, checkpoint: () => undefined }
   await t.throwsAsync(openVm(opening), { message: /was pruned/ })
   t.deepEqual(fs.readdirSync(share.pathOf('pins')), [])
+  await removals()
   t.deepEqual(fs.readdirSync(path.join(request.clientDirectory, 'private')), [])
 })
+
+test.serial(
+  'what dead daemons had still to remove, of whatever VM, goes with the next mount; nothing else does',
+  async (t) => {
+    const { request, open } = makePlace(t)
+    const [other, removed] = ['ab'.repeat(16), 'removed-00112233445566aa']
+    const places = [
+      path.join(request.clientDirectory, 'sessions', other),
+      path.join(request.clientDirectory, 'private'),
+      path.join(request.cacheDirectory, other, '3')
+    ]
+    for (const place of places) {
+      fs.mkdirSync(path.join(place, removed), { recursive: true, mode: 0o700 })
+      fs.writeFileSync(path.join(place, removed, '7-0'), 'x')
+      fs.writeFileSync(path.join(place, 'kept'), 'x')
+    }
+    const vm = await open()
+    await removals()
+    for (const place of places) t.deepEqual(fs.readdirSync(place), ['kept'])
+    await abandon(vm)
+    await vm.release()
+  }
+)

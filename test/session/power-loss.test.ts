@@ -16,7 +16,7 @@ import { QuickSync } from '../../src/session/quick-sync.js'
 import { Session } from '../../src/session/session.js'
 import { temporaryDirectory } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
-import { base, crash, FILE, identity } from '../support/session-bed.js'
+import { base, copyOfSession, crash, FILE, identity } from '../support/session-bed.js'
 
 const ROUNDS = Number(process.env['ISRFS_POWER_ROUNDS'] ?? 20)
 const STEPS = 60
@@ -56,7 +56,7 @@ class RememberingDisk implements Disk {
 /** What the disk may hold after the cut. Files that are written durably at once (session.json, snapshots) stay. */
 function cutPower(directory: string, disk: RememberingDisk, random: Random): string {
   const copy = path.join(temporaryDirectory('power'), 'session')
-  fs.cpSync(directory, copy, { recursive: true })
+  copyOfSession(directory, copy)
   for (const name of fs.readdirSync(path.join(copy, 'regions'))) {
     const file = path.join(copy, 'regions', name)
     const old = disk.synced.get(name) ?? Buffer.alloc(0)

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import test from 'ava'
 import { IntegrityError, PosixError } from '../../src/base/errors.js'
+import { removals } from '../../src/base/remove-later.js'
 import { PAGE_BYTES, REGION_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import type { Inode } from '../../src/session/namespace-types.js'
@@ -339,6 +340,7 @@ test('a session that ended in the middle of a snapshot leaves the next one in it
   while (running === 0) await pause(1)
   session.destroy()
   const next = Session.create(directory, identity, base)
+  await removals()
   const before = fs.readdirSync(directory).sort()
   release()
   while (running > 0) await pause(1)

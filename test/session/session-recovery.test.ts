@@ -4,6 +4,7 @@ import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import test from 'ava'
 import { IntegrityError, PosixError } from '../../src/base/errors.js'
+import { removals } from '../../src/base/remove-later.js'
 import { PAGE_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import { JOURNAL_HEADER_BYTES } from '../../src/session/frame.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
@@ -272,6 +273,7 @@ test('uploads are kept, torn lines are not; a published session is known to be o
   t.deepEqual(Session.publishedAs(directory), { generation: 2, digest: 'ef'.repeat(32) })
   t.deepEqual(Session.inspect(directory), identity)
   session.destroy()
+  await removals()
   t.deepEqual(fs.readdirSync(directory), ['lock'])
   t.is(Session.inspect(directory), undefined)
   fs.writeFileSync(path.join(directory, 'session.json'), '{')

@@ -1,6 +1,7 @@
 /** A session of a VM with one empty file, and what a crash or a power cut makes of it. */
 import fs from 'node:fs'
 import path from 'node:path'
+import { isRemoved } from '../../src/base/remove-later.js'
 import { ROOT_INODE, toInodeId } from '../../src/base/units.js'
 import type { BaseImage, BaseInode } from '../../src/session/namespace.js'
 import type { Inode } from '../../src/session/namespace-types.js'
@@ -49,10 +50,15 @@ export function fileOf(session: Session): Inode {
   return file
 }
 
+/** Without what is being removed meanwhile. */
+export function copyOfSession(directory: string, copy: string): void {
+  fs.cpSync(directory, copy, { recursive: true, filter: (from) => !isRemoved(path.basename(from)) })
+}
+
 /** A copy of the session as a crash would leave it: the process is gone, the page cache is not. */
 export function crash(directory: string): string {
   const copy = path.join(temporaryDirectory('crashed'), 'session')
-  fs.cpSync(directory, copy, { recursive: true })
+  copyOfSession(directory, copy)
   return copy
 }
 
