@@ -3,13 +3,16 @@ import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import { FailedError } from '../base/errors.js'
 import { programFile } from '../base/program-files.js'
-import { GIVE_UP, type StartMessage, startMessageSchema } from '../daemon/messages.js'
+import type { StartMessage } from '../daemon/messages.js'
 import { fromMessageError } from '../daemon/plain-error.js'
-import { encodeMountRequest, type MountRequest } from '../daemon/request.js'
+import type { MountRequest } from '../daemon/request.js'
 import type { Ready } from '../daemon/run.js'
+import { GIVE_UP } from '../daemon/start-gate.js'
 import { daemonCommand } from './transport.js'
 
 const WAITING_NOTICE_MS = 10_000
+/** in MiB. Each of some ten threads would keep up to 48 MiB of what it has used once (docs/performance.md, "Memory"). */
+const SMALL_YOUNG_HEAPS = '--max-semi-space-size=2'
 const INTERRUPTIONS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export interface Started extends Ready {
@@ -19,7 +22,7 @@ export interface Started extends Ready {
 export async function startDaemon(request: MountRequest, notice: (text: string) => void): Promise<Started> {
   const program = programFile('daemon/main.js')
   const log = fs.openSync(request.logFile, 'a', 0o600)
-  const words = [process.execPath, program, encodeMountRequest(request)]
+  const words = [process.execPath, SMALL_YOUNG_HEAPS, program, JSON.stringify(request)]
   const [command = '', ...parameters] = daemonCommand(request, process.getuid?.() ?? 0, words)
   const daemon = spawn(command, parameters, {
     cwd: '/',
@@ -27,6 +30,8 @@ export async function startDaemon(request: MountRequest, notice: (text: string) 
     stdio: ['ignore', log, log, 'ipc']
   })
   fs.closeSync(log)
+  // loaded while the daemon starts: nobody waits for it then
+  const messages = import('../daemon/messages.js')
   const waiting = setInterval(
     () => notice(`still waiting for ${request.vmPath} (log: ${request.logFile})`),
     WAITING_NOTICE_MS
@@ -43,21 +48,26 @@ export async function startDaemon(request: MountRequest, notice: (text: string) 
   for (const signal of INTERRUPTIONS) process.on(signal, interrupt)
   try {
     const ready = await new Promise<Ready>((resolve, reject) => {
+      messages.catch(reject)
       daemon.once('error', (error) =>
         reject(new FailedError(`cannot start the daemon: ${error.message}`, { cause: error }))
       )
       daemon.once('exit', (code, signal) => {
         const how = signal === null ? `with exit code ${String(code)}` : `by ${signal}`
-        reject(
-          new FailedError(`the daemon ended ${how} before the mount was ready`, { hint: `its log: ${request.logFile}` })
-        )
+        const error = new FailedError(`the daemon ended ${how} before the mount was ready`, {
+          hint: `its log: ${request.logFile}`
+        })
+        messages.then(() => reject(error)).catch(reject) // after what it has said
       })
       daemon.on('message', (value) => {
-        const message = startMessageSchema.safeParse(value)
-        // one that is asked to end says so by its exit, also when it was ready before
-        if (message.success && !(interruption.signal.aborted && message.data.kind === 'ready')) {
-          handle(message.data, notice, resolve, reject)
-        }
+        const told = messages.then(({ startMessageSchema }) => {
+          const message = startMessageSchema.safeParse(value)
+          // one that is asked to end says so by its exit, also when it was ready before
+          if (message.success && !(interruption.signal.aborted && message.data.kind === 'ready')) {
+            handle(message.data, notice, resolve, reject)
+          }
+        })
+        told.catch(reject)
       })
     })
     return { ...ready, pid: daemon.pid ?? 0 }

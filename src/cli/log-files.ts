@@ -2,8 +2,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { FailedError } from '../base/errors.js'
-import { askAllStatus } from '../daemon/control-client.js'
-import { olderLog } from '../daemon/log-file.js'
+import { olderLog } from '../daemon/log-names.js'
 import { socketName } from '../daemon/socket-path.js'
 import { locateMountpoint } from './mountpoint.js'
 
@@ -21,6 +20,7 @@ export function logFileOf(clientDirectory: string, vmPath: string, mountpoint: s
 /** The log of the mount, or of the VM's last mount on this client. Rejects with FailedError when there is none. */
 export async function findLog(given: string, clientDirectory: string): Promise<string> {
   const asked = path.resolve(given)
+  const { askAllStatus } = await import('../daemon/control-client.js') // mounts need only the name of a log from here
   const living = (await askAllStatus()).find(({ vm, mountpoint }) => mountpoint === asked || vm === asked)
   if (living !== undefined) return living.log
   const [newest] = findLogs(asked, clientDirectory)

@@ -5,6 +5,7 @@
 import fs from 'node:fs'
 import pino from 'pino'
 import { errnoOf } from '../base/errors.js'
+import { olderLog } from './log-names.js'
 
 export interface LogLimits {
   /** of one file */
@@ -55,11 +56,6 @@ export class LogFile {
     }
     this.#bytes = sizeOf(this.#path)
   }
-}
-
-/** Number 0 is the current file. */
-export function olderLog(path: string, number: number): string {
-  return number === 0 ? path : `${path}.${String(number)}`
 }
 
 function renameIfThere(from: string, to: string): void {

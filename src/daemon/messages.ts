@@ -189,9 +189,6 @@ export const replySchema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('failed'), error: errorSchema })
 ])
 
-/** The other way, from whoever starts a daemon and does not want its mount any more. */
-export const GIVE_UP = 'give-up'
-
 export const startMessageSchema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('notice'), text: z.string() }),
   z.object({ kind: z.literal('ready'), generation: z.number(), files: z.number(), totalBytes: z.number() }),

@@ -3,13 +3,14 @@
  * on its own until the mount has ended.
  */
 import { EXIT_CODES, IsrfsError } from '../base/errors.js'
+import { removals } from '../base/remove-later.js'
 import { takeDownInherited } from '../fuse/direct/mounting.js'
-import { GIVE_UP, type StartMessage } from './messages.js'
+import type { StartMessage } from './messages.js'
 import { toMessageError } from './plain-error.js'
 import { parseMountRequest } from './request.js'
 import { runMount } from './run.js'
 import { endProcess } from './share-threads.js'
-import { StartGate } from './start-gate.js'
+import { GIVE_UP, StartGate } from './start-gate.js'
 
 const gate = new StartGate()
 
@@ -34,6 +35,9 @@ try {
     },
     gate
   )
+  process.title = 'isrfs-daemon (unmounted, removes files)'
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => endProcess(0)) // the next mount goes on
+  await removals()
   endProcess(0)
 } catch (error) {
   await takeDownInherited(mountpoint)

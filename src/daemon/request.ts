@@ -26,19 +26,16 @@ const mountRequestSchema = z.object({
   trickle: z.boolean(),
   /** which way to the kernel */
   transport: z.enum(['binding', 'direct']),
-  /** how long reads of files that nobody writes or maps wait for the share; null: as long as it takes */
   /** where metrics are served on the loopback address; null: nowhere */
   metricsPort: z.number().int().min(0).max(65_535).nullable(),
+  /** how long reads of files that nobody writes or maps wait for the share; null: as long as it takes */
   shareTimeoutMs: z.number().positive().nullable(),
   cacheBytesMax: z.number().int().positive()
 })
 
 export type MountRequest = Readonly<z.infer<typeof mountRequestSchema>>
 
-export function encodeMountRequest(request: MountRequest): string {
-  return JSON.stringify(request)
-}
-
+/** `text`: a MountRequest as JSON. Throws FailedError when it is none. */
 export function parseMountRequest(text: string | undefined): MountRequest {
   try {
     return mountRequestSchema.parse(JSON.parse(text ?? ''))

@@ -3,6 +3,7 @@
  * command line. Reports through `Reporter`; the caller decides how the process ends.
  */
 import { BusyError, messageOf } from '../base/errors.js'
+import { prepareReaders } from '../fuse/direct/readers.js'
 import type { Images } from '../image/images.js'
 import { assemble, type Assembled } from './assemble.js'
 import { createCheckpointer, whyNoCheckpointer } from './checkpoint.js'
@@ -49,6 +50,7 @@ export async function runMount(request: MountRequest, reporter: Reporter, gate: 
     reporter.notice(text)
   }
   try {
+    if (request.transport === 'direct') prepareReaders()
     const vm = await openVm({ request, log, notice, checkpoint: () => gate.checkpoint() })
     return await serve(request, reporter, gate, log, vm)
   } catch (error) {

@@ -6,6 +6,9 @@ import { FailedError } from '../base/errors.js'
 
 const GIVE_UP_MS = 20_000
 
+/** What a daemon is told over its IPC channel when its mount is not wanted any more. */
+export const GIVE_UP = 'give-up'
+
 export class StartGate {
   #givenUp = false
   #isOpen = false

@@ -9,7 +9,7 @@ import anyTest, { type TestFn } from 'ava'
 import { isMapped } from '../../src/daemon/mapped-files.js'
 import { breakLease, readLease } from '../../src/share/lease.js'
 import { Share } from '../../src/share/share.js'
-import { Bed, CLI, isAlive, waitFor } from '../support/bed.js'
+import { Bed, CLI, isAlive, openFiles, waitFor } from '../support/bed.js'
 
 const test = anyTest as TestFn<{ bed: Bed }>
 
@@ -71,9 +71,10 @@ test.serial('a --discard mount takes changes and forgets them', async (t) => {
   await crash(bed, mountpoint)
   await bed.mount('a', bed.vm(), 'mnt', '--discard')
   t.is(fs.readFileSync(path.join(mountpoint, 'file'), 'utf8'), 'first')
-  t.is(fs.readdirSync(bed.path('client-a', 'private')).length, 1, 'what the dead mount left is gone')
+  const privateDirectories = (): number => fs.readdirSync(bed.path('client-a', 'private')).length
+  await waitFor(() => privateDirectories() === 1, 'what the dead mount left to be gone')
   await bed.unmount('a', mountpoint)
-  t.deepEqual(fs.readdirSync(bed.path('client-a', 'private')), [])
+  await waitFor(() => privateDirectories() === 0, 'what the mount has changed to be gone')
   t.deepEqual(fs.readdirSync(path.join(bed.vm(), 'generations')), ['00000001'])
 })
 
@@ -85,9 +86,8 @@ test.serial('the daemon keeps neither the descriptors nor the directory of whoev
   const parameters = [process.execPath, CLI, '--client-dir', bed.path('client-a'), 'mount', bed.vm(), mountpoint]
   t.is((await bed.command('bash', ['-c', script, 'bash', ...parameters], { cwd: bed.root })).code, 0)
   const { pid } = await bed.status('a', mountpoint)
-  const open = fs.readdirSync(`/proc/${pid}/fd`).map((fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`))
   t.deepEqual(
-    open.filter((target) => /nine|many/.test(target)),
+    openFiles(pid).filter((target) => /nine|many/.test(target)),
     []
   )
   t.is(fs.readlinkSync(`/proc/${pid}/cwd`), '/')
@@ -349,7 +349,8 @@ test.serial(
     // The namespace gets a copy of every mount there is, those of tests that run beside this one too, and would keep
     // them alive past their unmount: it lets go of all but ours.
     const script = `
-      for place in $(cut -d ' ' -f 5 /proc/self/mountinfo); do
+      cut -d ' ' -f 5 /proc/self/mountinfo | while IFS= read -r escaped; do
+        place=$(printf %b "$escaped") # a space is \\040 there
         case $place in */isrfs-*) [ "$place" = "$1" ] || umount "$place" ;; esac
       done
       exec sleep 600`

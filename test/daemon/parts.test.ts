@@ -5,6 +5,7 @@ import os from 'node:os'
 import path from 'node:path'
 import anyTest, { type TestFn } from 'ava'
 import { BusyError, FailedError } from '../../src/base/errors.js'
+import { removals } from '../../src/base/remove-later.js'
 import { askStatus, askUnmount } from '../../src/daemon/control-client.js'
 import { ControlServer, type Controlled } from '../../src/daemon/control-server.js'
 import type { Status } from '../../src/daemon/messages.js'
@@ -66,7 +67,7 @@ test('a daemon that is started without a request says who starts it', (t) => {
   t.throws(() => parseMountRequest('{"vmPath":"relative"}'), { message: /isrfs mount/ })
 })
 
-test('private directories are removed when their mount is dead, and only then', (t) => {
+test('private directories are removed when their mount is dead, and only then', async (t) => {
   const first = createPrivateDirectory(t.context.root)
   fs.writeFileSync(path.join(first.path, 'journal'), 'x')
   const dead = path.join(t.context.root, 'private', 'dead')
@@ -76,6 +77,7 @@ test('private directories are removed when their mount is dead, and only then', 
   t.false(fs.existsSync(dead))
   first.remove()
   second.remove()
+  await removals()
   t.deepEqual(fs.readdirSync(path.join(t.context.root, 'private')), [])
 })
 

@@ -5,7 +5,7 @@
 import test from 'ava'
 import fs from 'node:fs'
 import path from 'node:path'
-import { Bed, CLI, isMounted, type Result } from '../support/bed.js'
+import { Bed, CLI, isMounted, openFiles, type Result } from '../support/bed.js'
 
 const OLD_KERNEL = `--import ${path.resolve('test/support/old-kernel.js')}`
 const NO_BINDING = `--require ${path.resolve('test/support/no-binding.cjs')}`
@@ -108,13 +108,7 @@ test.serial('a VM with hard links, which the binding cannot write to, is advised
 
 /** Region files of cache and session that the process has open, as often as it has. */
 function regionFilesOf(pid: number): string[] {
-  const directory = `/proc/${pid}/fd`
-  const targets = fs.readdirSync(directory).flatMap((name) => {
-    try {
-      return [fs.readlinkSync(path.join(directory, name))]
-    } catch {
-      return [] // closed meanwhile
-    }
-  })
-  return targets.filter((file) => file.startsWith(bed.path('client')) && /\/\d+-\d+$/.test(file)).sort()
+  return openFiles(pid)
+    .filter((file) => file.startsWith(bed.path('client')) && /\/\d+-\d+$/.test(file))
+    .sort()
 }

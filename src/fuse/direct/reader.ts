@@ -4,15 +4,17 @@
  * (neither terminate() nor process.exit()), so whoever wants it to stop sees to a last request, see readers.ts.
  */
 import fs from 'node:fs'
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort, type MessagePort } from 'node:worker_threads'
 import { errnoOf } from '../../base/errors.js'
 import { IN_HEADER } from './protocol.js'
 import type { ReaderData } from './readers.js'
 import { RequestQueue } from './request-queue.js'
 import { ThreadAnswers } from './thread-answers.js'
 
-// what readers.ts starts this thread with
-const { descriptor, memory, reader, readers, shared } = workerData as ReaderData
+const owner = parentPort as MessagePort // this is a thread
+// what readers.ts sends first, and nothing else
+const data = await new Promise<ReaderData>((resolve) => owner.once('message', resolve))
+const { descriptor, memory, reader, readers, shared } = data
 const queue = new RequestQueue(readers, memory)
 const answers = shared === undefined ? undefined : new ThreadAnswers(descriptor, reader, shared)
 
@@ -24,7 +26,7 @@ for (;;) {
   if (lengthBytes === undefined) break
   if (lengthBytes < IN_HEADER.bytes) continue // nothing that could be answered
   if (answers?.answer(slot, lengthBytes) === true) continue
-  if (queue.publish(queue.moveToSmall(reader, index, lengthBytes), lengthBytes)) parentPort?.postMessage(0)
+  if (queue.publish(queue.moveToSmall(reader, index, lengthBytes), lengthBytes)) owner.postMessage(0)
 }
 
 /** undefined: the mount has ended. */

@@ -3,6 +3,9 @@
  *
  * `ended` resolves when every reader has ended and everything they handed over was begun. While a reader waits in the
  * kernel, process.exit() waits for it for ever: end the mount first, or use stop(), or SIGKILL.
+ *
+ * A thread takes 50 ms to start. prepareReaders() starts them while the VM is being opened; what they read from they are told
+ * when there is a mount.
  */
 import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
@@ -19,6 +22,7 @@ const READERS = Math.max(READERS_MIN, Math.min(THREADS_MAX, availableParallelism
 /** after so many requests other events have their turn */
 const REQUESTS_PER_TURN = 64
 
+/** What a thread is told once there is something to read. */
 export interface ReaderData {
   readonly descriptor: number
   readonly memory: SharedArrayBuffer
@@ -34,9 +38,31 @@ export interface ReaderData {
  */
 export type Serve = (request: Message, lengthBytes: number, mayKeep: boolean) => Promise<unknown> | undefined
 
+interface StartedThreads {
+  readonly queue: RequestQueue
+  readonly threads: readonly Worker[]
+}
+
+let prepared: StartedThreads | undefined
+
+/** Starts the threads of this process's next mount. They do not keep the process from ending until then. */
+export function prepareReaders(): void {
+  if (prepared !== undefined) return
+  prepared = startThreads()
+  for (const thread of prepared.threads) {
+    thread.unref()
+    thread.on('error', () => (prepared = undefined)) // whoever mounts starts others, and says what is wrong with those
+  }
+}
+
+function startThreads(): StartedThreads {
+  const threads = Array.from({ length: READERS }, () => new Worker(programUrl('fuse/direct/reader.js')))
+  return { queue: new RequestQueue(READERS), threads }
+}
+
 export class Readers {
   readonly ended: Promise<void>
-  readonly #queue = new RequestQueue(READERS)
+  readonly #queue: RequestQueue
   readonly #serve: Serve
   readonly #isIdle: () => boolean
   readonly #polling = new Polling()
@@ -47,8 +73,12 @@ export class Readers {
   constructor(descriptor: number, serve: Serve, isIdle: () => boolean, shared?: SharedState) {
     this.#serve = serve
     this.#isIdle = isIdle
-    const threads = Array.from({ length: READERS }, (_, reader) => this.#start(descriptor, reader, shared))
-    this.ended = Promise.all(threads).then(() => this.#drainAll())
+    const { queue, threads } = prepared ?? startThreads()
+    prepared = undefined
+    this.#queue = queue
+    const data = { descriptor, memory: queue.memory, readers: READERS, shared }
+    const ends = threads.map((thread, reader) => this.#start(thread, { ...data, reader }))
+    this.ended = Promise.all(ends).then(() => this.#drainAll())
   }
 
   get haveEnded(): boolean {
@@ -60,9 +90,8 @@ export class Readers {
     this.#queue.stop()
   }
 
-  async #start(descriptor: number, reader: number, shared: SharedState | undefined): Promise<void> {
-    const workerData: ReaderData = { descriptor, memory: this.#queue.memory, reader, readers: READERS, shared }
-    const thread = new Worker(programUrl('fuse/direct/reader.js'), { workerData })
+  async #start(thread: Worker, data: ReaderData): Promise<void> {
+    thread.ref()
     thread.on('message', () => {
       this.#polling.noteWake()
       this.#drain()
@@ -70,6 +99,7 @@ export class Readers {
     thread.on('error', (error) => {
       throw error // a defect: what the thread had in its hands would never be answered
     })
+    thread.postMessage(data)
     await once(thread, 'exit')
     this.#running--
   }
