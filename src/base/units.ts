@@ -33,6 +33,16 @@ export const SYMLINK_BYTES_MAX = 4095
 /** names that one file may have, as on ext4 */
 export const LINKS_MAX = 65_000
 
+/** Where a block of a file is in its region files: which one, and which block and byte of it. */
+export function regionOf(block: number): {
+  readonly region: number
+  readonly blockInRegion: number
+  readonly offset: number
+} {
+  const blockInRegion = block % BLOCKS_PER_REGION
+  return { region: Math.floor(block / BLOCKS_PER_REGION), blockInRegion, offset: blockInRegion * BLOCK_BYTES }
+}
+
 const FILE_TIME_MAX = 2n ** 63n - 1n
 const FILE_TIME_MIN = -(2n ** 63n)
 

@@ -6,10 +6,12 @@
  * 2. `present` is set for a block only when its bytes were verified in this mount: just fetched, or read from the
  *    region file and compared with the digest that the current map names. A footer is only a claim.
  * 3. One process owns a slot directory (a lock), so nobody else writes into its regions.
- * 4. Evicting is unlink; what the LRU has dropped has no state left in memory.
+ * 4. Evicting is unlink, for which nobody waits but who asks for space; what the LRU has dropped has no state left in memory.
  * 5. Nobody but this user may write to the slot directory, those above it that are made here, or a region file: what was
  *    verified stays what it was. A region file of somebody else is removed.
  * 6. Others may read present blocks from the region files (share()) until they are told, before something of that changes.
+ * 7. Threads write blocks that are not present into region files, between beginLanding and endLanding (landing.ts). Nothing else
+ *    is written at that place meanwhile.
  * Only the thread that serves FUSE calls this; every method is one synchronous step, but for flush and close.
  */
 import fs from 'node:fs'
@@ -17,16 +19,21 @@ import path from 'node:path'
 import { LRUCache } from 'lru-cache'
 import { anyBit, clearBit, getBit, setBit } from '../base/bits.js'
 import { closeQuietly } from '../base/close-quietly.js'
+import { DIGEST_BYTES } from '../base/digest.js'
 import { errnoOf, FailedError, messageOf } from '../base/errors.js'
 import { DirectoryLock } from '../base/file-lock.js'
 import { isOwnFile, makeOwnDirectory } from '../base/own-directory.js'
-import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId, toInodeId } from '../base/units.js'
-import { digestAt, emptyDigests, readFooter, writeFooter } from './region-file.js'
+import { removeFileLater } from '../base/remove-later.js'
+import { BLOCK_BYTES, BLOCKS_PER_REGION, type InodeId, REGION_BYTES, toInodeId } from '../base/units.js'
+import { closeGate, createGate, hasWriters, type Landing } from './landing.js'
+import { digestAt, emptyDigests, readFooter, writeBlock, writeFooter } from './region-file.js'
 
 const SLOTS_MAX = 16
 const DESCRIPTORS_MAX = 256
 const CLAIMS_MAX = 1024
 const FLUSH_INTERVAL_MS = 3000
+const WRITERS_WAIT_MS_MAX = 10_000
+const NO_DIGEST = Buffer.alloc(DIGEST_BYTES)
 export const CACHE_BYTES_MIN = 64 * 1024 * 1024
 
 export interface CachedRegion {
@@ -40,8 +47,19 @@ export interface CachedRegion {
   foretold: Uint32Array | undefined
   /** named by the footer that the mount found; undefined until somebody asked (kept()) */
   kept: Uint32Array | undefined
+  /** blocks of which the file has nothing yet, because this mount has made it; undefined: nobody knows */
+  holes: Uint32Array | undefined
   /** bytes on disk, about */
   diskBytes: number
+}
+
+/** A block that a thread has written. */
+export interface Landed {
+  readonly digest: Buffer
+  /** that it has taken in the file */
+  readonly diskBytes: number
+  /** nobody has compared it with its digest: a later mount may find it, after it has */
+  readonly isClaim?: boolean
 }
 
 export interface CacheOptions {
@@ -70,11 +88,16 @@ export class Cache {
   /** regions with data that no footer names yet: key -> all digests of the region */
   readonly #unflushed = new Map<string, Buffer>()
   readonly #timer: NodeJS.Timeout
+  readonly #gate = createGate()
+  /** by region: blocks that threads are writing */
+  readonly #landings = new Map<string, Map<number, { counts: boolean }>>()
   /** map objects that are being written */
   readonly #keeping = new Set<Promise<void>>()
   #flushing: Promise<void> = Promise.resolve()
   #onRegionLost: OnRegionLost = () => undefined
   #full = false
+  /** somebody waits for the space of what is evicted */
+  #makesRoom = false
   #closed = false
 
   static open(options: CacheOptions): Cache {
@@ -201,25 +224,23 @@ export class Cache {
 
   /** The block's bytes in the region file were compared with their digest: they count from now on. */
   confirm(inode: InodeId, index: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void {
+    if (this.#spoilLanding(inode, index, blockInRegion)) return
     if (this.claims(inode, index, blockInRegion, digest)) setBit(this.region(inode, index).present, blockInRegion)
     else this.place(inode, index, blockInRegion, plain, digest) // evicted while it was being read
   }
 
-  /** Keeps a verified block. A full disk only means that it is not kept. */
+  /** Keeps a verified block, unless the disk is full, or a thread is writing it. */
   place(inode: InodeId, index: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void {
+    if (this.#full || this.#closed) return
     const region = this.region(inode, index)
-    if (getBit(region.present, blockInRegion) || this.#full || this.#closed) return
+    if (getBit(region.present, blockInRegion) || this.#spoilLanding(inode, index, blockInRegion)) return
     const key = regionKey(inode, index)
     try {
-      const known = this.#descriptor(key, false)
-      const fd = known === undefined || isCut(known, region) ? this.#createFile(key, region) : known
+      const fd = this.#openWhole(key, region)
       const digests = this.#unflushed.get(key) ?? Buffer.from(this.#claims.get(key) ?? readFooter(fd))
-      let written = 0
-      while (written < BLOCK_BYTES) {
-        const count = fs.writeSync(fd, plain, written, BLOCK_BYTES - written, blockInRegion * BLOCK_BYTES + written)
-        if (count === 0) throw new FailedError('a write to the cache made no progress')
-        written += count
-      }
+      const isHole = region.holes !== undefined && getBit(region.holes, blockInRegion)
+      if (region.holes !== undefined) clearBit(region.holes, blockInRegion) // before a write that may fail in the middle
+      region.diskBytes += writeBlock(fd, plain, blockInRegion * BLOCK_BYTES, isHole)
       digest.copy(digests, blockInRegion * digest.length)
       this.#unflushed.set(key, digests)
     } catch (error) {
@@ -227,28 +248,88 @@ export class Cache {
       return
     }
     setBit(region.present, blockInRegion)
-    region.diskBytes += BLOCK_BYTES
+    this.#weigh(key, region)
+  }
+
+  /** The region takes more than before. */
+  #weigh(key: string, region: CachedRegion): void {
     this.#regions.delete(key) // the same value set again would keep its old size
     this.#regions.set(key, region) // may evict others
+  }
+
+  /** Where a thread may write the block when it has verified it. Undefined: not now; the owner places its bytes. */
+  beginLanding(inode: InodeId, index: number, blockInRegion: number): Landing | undefined {
+    if (this.#full || this.#closed) return undefined
+    const region = this.region(inode, index)
+    const key = regionKey(inode, index)
+    const landings = this.#landings.get(key) ?? new Map<number, { counts: boolean }>()
+    if (getBit(region.present, blockInRegion) || landings.has(blockInRegion)) return undefined
+    let ino: number
+    try {
+      ino = fs.fstatSync(this.#openWhole(key, region)).ino
+    } catch (error) {
+      this.#diskTrouble(error)
+      return undefined
+    }
+    landings.set(blockInRegion, { counts: true })
+    this.#landings.set(key, landings)
+    const isHole = region.holes !== undefined && getBit(region.holes, blockInRegion)
+    return { file: path.join(this.directory, key), ino, offset: blockInRegion * BLOCK_BYTES, isHole, gate: this.#gate }
+  }
+
+  /** No thread writes the block any more. Undefined: it has not written it, or a version that is not wanted. */
+  endLanding(inode: InodeId, index: number, blockInRegion: number, landed: Landed | undefined): void {
+    const key = regionKey(inode, index)
+    const landings = this.#landings.get(key)
+    const counts = landings?.get(blockInRegion)?.counts === true
+    landings?.delete(blockInRegion)
+    if (landings?.size === 0) this.#landings.delete(key)
+    const region = this.#regions.get(key)
+    if (region === undefined || this.#closed) return
+    if (region.holes !== undefined) clearBit(region.holes, blockInRegion) // also of a file that was made meanwhile
+    if (!counts || landed === undefined) {
+      this.#name(key, blockInRegion, NO_DIGEST)
+      return
+    }
+    this.#name(key, blockInRegion, landed.digest)
+    region.diskBytes += landed.diskBytes
+    if (landed.isClaim !== true) setBit(region.present, blockInRegion)
+    this.#weigh(key, region)
+  }
+
+  /** What the region's footer will say of the block. */
+  #name(key: string, blockInRegion: number, digest: Buffer): void {
+    const digests = this.#unflushed.get(key) ?? Buffer.from(this.#claims.get(key) ?? this.#readFooter(key))
+    if (digestAt(digests, blockInRegion).equals(digest)) return
+    digest.copy(digests, blockInRegion * digest.length)
+    this.#unflushed.set(key, digests)
+  }
+
+  /** True when a thread is writing the block: what it writes does not count any more. */
+  #spoilLanding(inode: InodeId, index: number, blockInRegion: number): boolean {
+    const landing = this.#landings.get(regionKey(inode, index))?.get(blockInRegion)
+    if (landing === undefined) return false
+    landing.counts = false
+    return true
   }
 
   /** The block's bytes are not what a reader would want any more. */
   forget(inode: InodeId, index: number, blockInRegion: number): void {
     this.#onRegionLost(inode, index)
+    this.#spoilLanding(inode, index, blockInRegion)
     this.losses++
     clearBit(this.region(inode, index).present, blockInRegion)
   }
 
-  /** Keeps a block in place of the version that the region has: what a commit has just published. */
-  replace(inode: InodeId, index: number, blockInRegion: number, plain: Uint8Array, digest: Buffer): void {
-    this.forget(inode, index, blockInRegion)
-    this.place(inode, index, blockInRegion, plain, digest)
-  }
-
-  /** Frees at least `bytes` by evicting the regions that were used least recently. Returns what was freed. */
+  /** Frees at least `bytes`, before it returns, by evicting the regions that were used least recently. Returns what was freed. */
   evict(bytes: number): number {
     const before = this.evictedBytes
-    while (this.evictedBytes - before < bytes && this.#regions.size > 0) this.#regions.pop()
+    this.#makesRoom = true
+    try {
+      while (this.evictedBytes - before < bytes && this.#regions.size > 0) this.#regions.pop()
+    } finally {
+      this.#makesRoom = false
+    }
     return this.evictedBytes - before
   }
 
@@ -289,7 +370,10 @@ export class Cache {
     await this.flush()
     this.#closed = true
     this.#descriptors.clear()
-    this.#lock.release()
+    closeGate(this.#gate)
+    const end = Date.now() + WRITERS_WAIT_MS_MAX
+    while (hasWriters(this.#gate) && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 1))
+    if (!hasWriters(this.#gate)) this.#lock.release() // otherwise the kernel does, with this process
   }
 
   async #flushAll(): Promise<void> {
@@ -305,6 +389,10 @@ export class Cache {
           this.#forgetRegion(key) // what the disk has dropped may read as zeros from now on
           throw error
         })
+        if ((await handle.stat()).size < REGION_BYTES) {
+          this.#forgetRegion(key) // somebody has cut it: behind a footer its end would read as zeros
+          continue
+        }
         writeFooter(handle.fd, named)
         if (this.#unflushed.get(key)?.equals(named) === true) {
           this.#unflushed.delete(key)
@@ -338,15 +426,25 @@ export class Cache {
     }
   }
 
+  /** The region's file with all that is present in it; a new one where it has gone, or was cut. */
+  #openWhole(key: string, region: CachedRegion): number {
+    const known = this.#descriptor(key, false)
+    return known === undefined || isCut(known, region, this.#landings.has(key)) ? this.#createFile(key, region) : known
+  }
+
   /** An empty file holds nothing: what the region had went with a file that somebody has removed. */
   #createFile(key: string, region: CachedRegion): number {
     this.#lose(key)
     if (anyBit(region.present)) this.losses++
     region.present.fill(0)
+    region.holes = undefined
     this.#claims.delete(key)
     this.#unflushed.delete(key)
     const fd = this.#descriptor(key, true)
     if (fd === undefined) throw new FailedError(`${path.join(this.directory, key)} could not be created`)
+    if (fs.fstatSync(fd).size > 0) return fd
+    fs.ftruncateSync(fd, REGION_BYTES) // sparse
+    region.holes = new Uint32Array(BLOCKS_PER_REGION / 32).fill(0xffffffff)
     return fd
   }
 
@@ -362,6 +460,7 @@ export class Cache {
   }
 
   #lose(key: string): void {
+    for (const landing of this.#landings.get(key)?.values() ?? []) landing.counts = false
     const [inode = '', index = ''] = key.split('-')
     this.#onRegionLost(toInodeId(Number(inode)), Number(index))
   }
@@ -380,10 +479,12 @@ export class Cache {
     this.#claims.delete(key)
     this.#unflushed.delete(key)
     if (region.diskBytes > 1) this.evictedBytes += region.diskBytes
+    const file = path.join(this.directory, key)
     try {
-      fs.unlinkSync(path.join(this.directory, key))
+      if (this.#makesRoom) fs.rmSync(file, { force: true })
+      else removeFileLater(file)
     } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') this.#onWarning(`cannot evict from the cache: ${messageOf(error)}`)
+      this.#onWarning(`cannot evict from the cache: ${messageOf(error)}`)
     }
   }
 
@@ -408,8 +509,12 @@ export class Cache {
   }
 }
 
-/** Whether somebody has cut the region's file below a present block: a block that is placed after it would leave a hole there. */
-function isCut(descriptor: number, { present }: CachedRegion): boolean {
+/**
+ * Whether somebody has cut the region's file below a block that is present, or may be soon: a block that is placed after it would
+ * leave a hole there.
+ */
+function isCut(descriptor: number, { present }: CachedRegion, isBeingWritten: boolean): boolean {
+  if (isBeingWritten) return fs.fstatSync(descriptor).size < REGION_BYTES
   let block = BLOCKS_PER_REGION - 1
   while (block >= 0 && !getBit(present, block)) block--
   return block >= 0 && fs.fstatSync(descriptor).size < (block + 1) * BLOCK_BYTES
@@ -417,7 +522,15 @@ function isCut(descriptor: number, { present }: CachedRegion): boolean {
 
 function emptyRegion(diskBytes: number): CachedRegion {
   const present = new Uint32Array(BLOCKS_PER_REGION / 32)
-  return { present, zero: undefined, ahead: undefined, foretold: undefined, kept: undefined, diskBytes }
+  return {
+    present,
+    zero: undefined,
+    ahead: undefined,
+    foretold: undefined,
+    kept: undefined,
+    holes: undefined,
+    diskBytes
+  }
 }
 
 function regionKey(inode: InodeId, index: number): string {

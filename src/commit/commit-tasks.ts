@@ -24,7 +24,7 @@ import type { BlockPlace, ObjectPlace } from '../format/place.js'
 import { brokenIn } from '../share/broken.js'
 import { beatLease, type HeldLease, leaseStillHeld } from '../share/lease.js'
 import type { Share } from '../share/share.js'
-import { assembleUnit, type BlockSource, encodeUnit, type EncodeInput, type EncodeOutput } from './encode.js'
+import { encodeUnit, type EncodeInput, type EncodeOutput, type KeptBlock, keepUnit } from './encode.js'
 import { type ExportUnit, writeExportUnit } from './export-blocks.js'
 
 interface Places {
@@ -37,9 +37,9 @@ type Lease = Pick<HeldLease, 'number' | 'token'>
 export const commitTasks = {
   /** blocks -> one durable chunk */
   encode: (share: Share, input: EncodeInput): EncodeOutput => encodeUnit(share, input),
-  /** blocks -> plain bytes */
-  assemble: (share: Share, input: { blocks: readonly BlockSource[] }): { readonly plain: SharedArrayBuffer } =>
-    assembleUnit(share, input.blocks),
+  /** published blocks -> the client's cache */
+  keep: (share: Share, input: { blocks: readonly KeptBlock[] }): (number | undefined)[] =>
+    keepUnit(share, input.blocks),
   /** map pages and roots -> durable chunks */
   objects: (share: Share, input: { objects: readonly Uint8Array[] }): { places: ObjectPlace[]; sentBytes: number } =>
     writeObjects(share, input.objects.map(asBuffer)),

@@ -15,8 +15,7 @@
  * 3. A block that equals its base or is zero sends nothing.
  */
 import { errnoOf, messageOf, IsrfsError, NotPublishedError } from '../base/errors.js'
-import { sha256 } from '../base/digest.js'
-import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGE_BYTES, PAGES_PER_BLOCK, toGeneration } from '../base/units.js'
+import { BLOCK_BYTES, type InodeId, PAGE_BYTES, PAGES_PER_BLOCK, regionOf, toGeneration } from '../base/units.js'
 import { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
 import type { PublishedBranch, PublishedGeneration } from '../format/generations.js'
@@ -35,11 +34,10 @@ import {
   type DirtyBlock,
   dirtyBlocks,
   firstDroppedBlock,
-  isSentAlready,
-  regionOf
+  isSentAlready
 } from './dirty.js'
 import { type DirtyLayers, sourceOf } from './dirty-source.js'
-import { type BlockSource, UNIT_BLOCKS_MAX } from './encode.js'
+import { type BlockSource, type KeptBlock, UNIT_BLOCKS_MAX } from './encode.js'
 import { manifestEntries, sameEntries } from './manifest-of.js'
 import { type FileMap, rewriteMap } from './map-rewrite.js'
 import { isStaleLock } from './stale-locks.js'
@@ -237,16 +235,10 @@ class Commit {
   /** Per file: block -> its new place, or undefined where it is zero now. Blocks equal to their base are left out. */
   async #upload(files: readonly Inode[]): Promise<Map<number, Map<number, BlockPlace | undefined>>> {
     const changes = new Map<number, Map<number, BlockPlace | undefined>>(files.map((inode) => [inode.id, new Map()]))
-    const running = new Set<Promise<void>>()
     this.#report('upload')
     this.#takeUploaded(files, changes)
     const firstBlocks = this.#totalBytes > BLOCKS_TO_STAGGER * BLOCK_BYTES ? FIRST_UNIT_BLOCKS : UNIT_BLOCKS_MAX
-    for (const unit of units(files, firstBlocks)) {
-      const sent = this.#uploadUnit(unit, changes).finally(() => running.delete(sent))
-      running.add(sent)
-      if (running.size >= UNITS_IN_FLIGHT) await Promise.race(running)
-    }
-    await Promise.all(running)
+    await eachInFlight(units(files, firstBlocks), (unit) => this.#uploadUnit(unit, changes))
     return changes
   }
 
@@ -351,31 +343,44 @@ class Commit {
     const { cache } = this.#options
     if (cache === undefined) return
     try {
-      for (const unit of units(files)) {
-        const kept: { dirty: DirtyBlock; place: BlockPlace; source: BlockSource }[] = []
-        for (const dirty of unit) {
-          const place = changes.get(dirty.inode.id)?.get(dirty.block)
-          const source = await sourceOf(dirty, this.#layers)
-          if (place !== undefined && isLocal(dirty, source, cache)) kept.push({ dirty, place, source })
-        }
-        if (kept.length === 0) continue
-        const { plain } = await this.#pool.run('assemble', { blocks: kept.map(({ source }) => source) })
-        for (const [index, { dirty, place }] of kept.entries()) {
-          const bytes = Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES)
-          if (!sha256(bytes).equals(place.digest)) continue
-          cache.replace(
-            dirty.inode.id,
-            regionOf(dirty.block).region,
-            dirty.block % BLOCKS_PER_REGION,
-            bytes,
-            place.digest
-          )
-        }
-        this.#report('cache')
-      }
+      await eachInFlight(units(files), (unit) => this.#keepUnit(unit, changes, cache))
     } catch {
       // the share has them
     }
+  }
+
+  async #keepUnit(
+    unit: readonly DirtyBlock[],
+    changes: ReadonlyMap<number, ReadonlyMap<number, BlockPlace | undefined>>,
+    cache: Cache
+  ): Promise<void> {
+    const kept: {
+      readonly at: readonly [InodeId, number, number]
+      readonly digest: Buffer
+      readonly block: KeptBlock
+    }[] = []
+    for (const dirty of unit) {
+      const place = changes.get(dirty.inode.id)?.get(dirty.block)
+      if (place === undefined) continue
+      const source = await sourceOf(dirty, this.#layers)
+      if (!isLocal(dirty, source, cache)) continue
+      const { region, blockInRegion } = regionOf(dirty.block)
+      const at = [dirty.inode.id, region, blockInRegion] as const
+      cache.forget(...at) // the version that the region has
+      const landing = cache.beginLanding(...at)
+      if (landing !== undefined) kept.push({ at, digest: place.digest, block: { source, landing } })
+    }
+    if (kept.length === 0) return
+    let written: readonly (number | undefined)[] = []
+    try {
+      written = await this.#pool.run('keep', { blocks: kept.map(({ block }) => block) })
+    } finally {
+      for (const [index, { at, digest }] of kept.entries()) {
+        const diskBytes = written[index]
+        cache.endLanding(...at, diskBytes === undefined ? undefined : { digest, diskBytes, isClaim: true })
+      }
+    }
+    this.#report('cache')
   }
 
   #report(phase: CommitProgress['phase']): void {
@@ -388,14 +393,28 @@ class Commit {
   }
 }
 
+/** One unit after the other, as many at a time as there are threads for. Rejects with the first failure. */
+async function eachInFlight(
+  all: Iterable<readonly DirtyBlock[]>,
+  work: (unit: readonly DirtyBlock[]) => Promise<void>
+): Promise<void> {
+  const running = new Set<Promise<void>>()
+  for (const unit of all) {
+    const done = work(unit).finally(() => running.delete(done))
+    running.add(done)
+    if (running.size >= UNITS_IN_FLIGHT) await Promise.race(running)
+  }
+  await Promise.all(running)
+}
+
 /** Whether the block's bytes can be put together without the share. */
 function isLocal(dirty: DirtyBlock, source: BlockSource, cache: Cache): boolean {
   if (source.kind !== 'layers' || source.base === undefined) return true
   const needed = Math.min(Math.ceil(dirty.baseBytes / PAGE_BYTES), PAGES_PER_BLOCK)
   const covered = [...dirty.valid, ...dirty.punched].filter((page) => page < needed).length
   if (covered === needed) return true
-  const { region } = regionOf(dirty.block)
-  return cache.claims(dirty.inode.id, region, dirty.block % BLOCKS_PER_REGION, source.base.digest)
+  const { region, blockInRegion } = regionOf(dirty.block)
+  return cache.claims(dirty.inode.id, region, blockInRegion, source.base.digest)
 }
 
 function* units(files: readonly Inode[], firstBlocks: number = UNIT_BLOCKS_MAX): Generator<DirtyBlock[]> {

@@ -1,9 +1,10 @@
 /** Where a worker finds the bytes of a dirty block. */
 import type { Priority } from '../base/turn.js'
+import { regionOf } from '../base/units.js'
 import type { BaseMaps } from '../cache/base-maps.js'
 import type { Cache } from '../cache/cache.js'
 import type { Session } from '../session/session.js'
-import { type DirtyBlock, regionOf } from './dirty.js'
+import type { DirtyBlock } from './dirty.js'
 import type { BlockSource } from './encode-source.js'
 
 export interface DirtyLayers {

@@ -3,7 +3,7 @@
  * bytes of each come from. Reads the session's state only; nothing here waits or changes anything.
  */
 import { getBit } from '../base/bits.js'
-import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGES_PER_BLOCK, REGION_BYTES } from '../base/units.js'
+import { BLOCK_BYTES, BLOCKS_PER_REGION, PAGES_PER_BLOCK } from '../base/units.js'
 import type { Inode, RegionPages, UploadedBlock } from '../session/namespace-types.js'
 
 export interface DirtyBlock {
@@ -122,9 +122,4 @@ function describe(inode: Inode, block: number, pages: RegionPages | undefined): 
 export function bytesBelow(inode: Inode, block: number): number {
   const limit = inode.uploaded.get(block)?.limitBytes ?? inode.baseLimitBytes - block * BLOCK_BYTES
   return Math.min(Math.max(0, limit), BLOCK_BYTES)
-}
-
-/** Region index and byte offset of a block in its region files. */
-export function regionOf(block: number): { readonly region: number; readonly offset: number } {
-  return { region: Math.floor(block / BLOCKS_PER_REGION), offset: (block * BLOCK_BYTES) % REGION_BYTES }
 }

@@ -14,6 +14,7 @@ import { BLOCK_BYTES, BLOCKS_PER_REGION } from '../base/units.js'
 import { type Compression, COMPRESSION_LEVEL_DEFAULT, encodeBlock, isZeroBlock } from '../format/block-codec.js'
 import { ChunkBuilder, chunkName } from '../format/chunk.js'
 import type { BlockPlace } from '../format/place.js'
+import { landBlock, type Landing } from '../cache/landing.js'
 import type { Share } from '../share/share.js'
 import type { UnitTimes } from './compression-choice.js'
 import { assembleBlock, type BlockSource } from './encode-source.js'
@@ -115,18 +116,23 @@ function nowMs(): number {
   return Number(process.hrtime.bigint()) / 1e6
 }
 
-/** The plain bytes of a unit's blocks, one after another. */
-export function assembleUnit(share: Share, blocks: readonly BlockSource[]): { readonly plain: SharedArrayBuffer } {
-  const plain = new SharedArrayBuffer(blocks.length * BLOCK_BYTES)
+/** A block that was published, for the cache. */
+export interface KeptBlock {
+  readonly source: BlockSource
+  readonly landing: Landing
+}
+
+/**
+ * Puts blocks together once more and writes them into the cache, unverified: whoever reads them compares. Returns for each the bytes that it
+ * has taken there; undefined: it is not there.
+ */
+export function keepUnit(share: Share, blocks: readonly KeptBlock[]): (number | undefined)[] {
   const files = new OpenFiles()
   try {
-    for (const [index, source] of blocks.entries()) {
-      Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES).set(assembleBlock(share, source, files))
-    }
+    return blocks.map(({ source, landing }) => landBlock(landing, assembleBlock(share, source, files)))
   } finally {
     files.close()
   }
-  return { plain }
 }
 
 interface Early {

@@ -51,11 +51,12 @@ export class SharePool {
 
   /**
    * Runs one task; `what` describes it for people ("block 7 of disk.vmdk"). Rejects with the task's IsrfsError. While the
-   * task waits in the queue, `turn` lets it overtake.
+   * task waits in the queue, `turn` lets it overtake. An input that is a function is asked for once, when a thread is to
+   * have it; what it throws rejects.
    */
   async run<Name extends ShareTaskName>(
     name: Name,
-    input: ShareTaskInput<Name>,
+    input: ShareTaskInput<Name> | (() => ShareTaskInput<Name>),
     options: { readonly priority?: Priority; readonly what?: string; readonly turn?: Turn } = {}
   ): Promise<ShareTaskOutput<Name>> {
     const { priority = 'lease', what = name, turn = new Turn(priority) } = options
@@ -68,7 +69,8 @@ export class SharePool {
           if (begun) return // it was raised, and has had its turn
           begun = true
           try {
-            resolve((await this.#started().run({ name, input, vmId: this.vmId })) as Answer<Name>) // what share-worker.ts returns for this name
+            const given = isMaker(input) ? input() : input
+            resolve((await this.#started().run({ name, input: given, vmId: this.vmId })) as Answer<Name>) // what share-worker.ts returns for this name
           } catch (error) {
             reject(error instanceof Error ? error : new Error(String(error)))
           }
@@ -130,6 +132,10 @@ export class SharePool {
     this.#pool ??= startShareThreads(this.vmPath, this.#threads)
     return this.#pool
   }
+}
+
+function isMaker<Input>(input: Input | (() => Input)): input is () => Input {
+  return typeof input === 'function'
 }
 
 function isBackground(priority: Priority): boolean {

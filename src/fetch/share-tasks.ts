@@ -6,6 +6,7 @@ import fs from 'node:fs'
 import { sha256 } from '../base/digest.js'
 import { type PlainError, toPlainError } from '../base/errors.js'
 import { BLOCK_BYTES, toGeneration } from '../base/units.js'
+import { landBlock, type Landing } from '../cache/landing.js'
 import { readMapObject, type ReadObject } from '../cache/map-object.js'
 import { decodeBlock } from '../format/block-codec.js'
 import { chunkName, readStored } from '../format/chunk.js'
@@ -52,12 +53,20 @@ export interface LocalCandidate {
 export interface WantedBlock {
   readonly place: BlockPlace
   readonly candidate: LocalCandidate | undefined
+  /** where the thread writes it; undefined: its bytes are handed over */
+  readonly landing: Landing | undefined
+}
+
+export interface FoundBlock {
+  readonly from: 'cache' | 'elsewhere' | 'share'
+  /** it is where it was to land, and has taken so many more bytes there; undefined: it is in `plain` */
+  readonly diskBytes: number | undefined
 }
 
 export interface FetchedBlocks {
-  /** plain blocks one after another, in the order in which they were wanted */
+  /** plain blocks, each at its place in the order in which they were wanted; empty when all have landed */
   readonly plain: ArrayBuffer
-  readonly results: readonly ({ readonly from: 'cache' | 'elsewhere' | 'share' } | { readonly error: PlainError })[]
+  readonly results: readonly (FoundBlock | { readonly error: PlainError })[]
   /** encoded bytes that were read from chunks */
   readonly encodedBytes: number
   /** how long the blocks took that came from the share, decoded and compared */
@@ -122,13 +131,21 @@ export type ShareTaskOutput<Name extends ShareTaskName> = ReturnType<ShareTasks[
 
 /** Local candidates first; what is left is read from the share, neighbours in one chunk with one read. */
 function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlocks {
-  const plain = new ArrayBuffer(wanted.length * BLOCK_BYTES)
-  const target = (index: number): Buffer => Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES)
-  const results: ({ from: 'cache' | 'elsewhere' | 'share' } | { error: PlainError })[] = []
+  let plain: ArrayBuffer | undefined
+  const found = (index: number, block: Buffer, from: FoundBlock['from']): FoundBlock => {
+    const diskBytes = landed(wanted[index]?.landing, block, from)
+    if (diskBytes === undefined) {
+      plain ??= new ArrayBuffer(wanted.length * BLOCK_BYTES)
+      Buffer.from(plain, index * BLOCK_BYTES, BLOCK_BYTES).set(block)
+    }
+    return { from, diskBytes }
+  }
+  const results: (FoundBlock | { error: PlainError })[] = []
   const missing: number[] = []
   for (const [index, { place, candidate }] of wanted.entries()) {
-    results.push({ from: candidate?.isElsewhere === true ? 'elsewhere' : 'cache' })
-    if (candidate === undefined || !readCandidate(candidate, place, target(index))) missing.push(index)
+    if (candidate !== undefined && readCandidate(candidate, place, candidateBytes)) {
+      results[index] = found(index, candidateBytes, candidate.isElsewhere === true ? 'elsewhere' : 'cache')
+    } else missing.push(index)
   }
   let encodedBytes = 0
   const startedMs = performance.now()
@@ -142,15 +159,24 @@ function fetchBlocks(share: Share, wanted: readonly WantedBlock[]): FetchedBlock
       try {
         const bytes = stored?.[position] ?? readStored(share, place)
         encodedBytes += bytes.length
-        target(index).set(decodeBlock(bytes, place))
-        results[index] = { from: 'share' }
+        results[index] = found(index, decodeBlock(bytes, place), 'share')
       } catch (error) {
         results[index] = { error: toPlainError(error) }
       }
     }
   }
-  return { plain, results, encodedBytes, shareSeconds: (performance.now() - startedMs) / 1000 }
+  const shareSeconds = (performance.now() - startedMs) / 1000
+  return { plain: plain ?? new ArrayBuffer(0), results, encodedBytes, shareSeconds }
 }
+
+/** Bytes that the block has taken in the file where it was to land; undefined: it is not there. */
+function landed(landing: Landing | undefined, block: Buffer, from: FoundBlock['from']): number | undefined {
+  if (landing === undefined) return undefined
+  return from === 'cache' ? 0 : landBlock(landing, block) // the cache's own candidate is there already
+}
+
+/** A candidate's bytes, used until the next. */
+const candidateBytes = Buffer.allocUnsafeSlow(BLOCK_BYTES)
 
 function readCandidate(candidate: LocalCandidate, place: BlockPlace, target: Buffer): boolean {
   let fd: number | undefined

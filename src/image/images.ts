@@ -473,13 +473,18 @@ export class Images implements FileImage {
     })
   }
 
-  /** The cache, for the version of a block that counts: while one was fetched, the session may have uploaded another. */
+  /** The cache, for the version of a block that counts: while one was fetched, the session may have uploaded another, and the first is not kept. */
   #keeper(): BlockKeeper {
     const isCurrent = (id: InodeId, region: number, blockInRegion: number, digest: Buffer): boolean => {
       const uploaded = this.#session.namespace.get(id)?.uploaded.get(region * BLOCKS_PER_REGION + blockInRegion)
       return uploaded === undefined || uploaded.place?.digest.equals(digest) === true
     }
     return {
+      beginLanding: (id, region, blockInRegion) => this.#cache.beginLanding(id, region, blockInRegion),
+      endLanding: (id, region, blockInRegion, landed) => {
+        const counts = landed !== undefined && isCurrent(id, region, blockInRegion, landed.digest)
+        this.#cache.endLanding(id, region, blockInRegion, counts ? landed : undefined)
+      },
       confirm: (id, region, blockInRegion, plain, digest) => {
         if (isCurrent(id, region, blockInRegion, digest)) this.#cache.confirm(id, region, blockInRegion, plain, digest)
       },
@@ -506,7 +511,9 @@ export class Images implements FileImage {
     { mayGiveUp, mayBeForWrite }: { readonly mayGiveUp: MayGiveUp | undefined; readonly mayBeForWrite: boolean }
   ): Promise<number> {
     const held = new Map<number, HeldBlock>()
-    for (;;) {
+    const startedMs = Date.now()
+    let isMixed: boolean | undefined
+    for (let attempt = 0; ; attempt++) {
       const length = Math.min(into.length, inode.sizeBytes - offset)
       if (length <= 0) return 0
       const filled = new Float64Array(READ_SOURCES.length)
@@ -516,9 +523,10 @@ export class Images implements FileImage {
         return length
       }
       const [session = 0, zero = 0, cache = 0] = filled // what a page of its own would get at once
-      const isMixed = length > PAGE_BYTES && session + zero + cache > 0
-      const obtained = this.#obtain(inode, missing, held, mayBeForWrite ? MAY_BE_FOR_WRITE : '')
-      await this.#patiently(inode, obtained, isMixed, mayGiveUp)
+      isMixed ??= length > PAGE_BYTES && session + zero + cache > 0
+      const forWhat = mayBeForWrite ? MAY_BE_FOR_WRITE : ''
+      const obtained = this.#obtain(inode, missing, { held, handOver: attempt > 0, forWhat })
+      await this.#patiently(inode, obtained, { isMixed, startedMs, mayGiveUp })
     }
   }
 
@@ -530,13 +538,15 @@ export class Images implements FileImage {
   async #patiently(
     inode: Inode,
     obtained: Promise<void>,
-    isMixed: boolean,
-    mayGiveUp: MayGiveUp | undefined
+    {
+      isMixed,
+      startedMs,
+      mayGiveUp
+    }: { readonly isMixed: boolean; readonly startedMs: number; readonly mayGiveUp: MayGiveUp | undefined }
   ): Promise<void> {
     if (mayGiveUp === undefined) return obtained
     obtained.catch(() => undefined) // it may fail after it was given up
     const { shareTimeoutMs = Infinity, isShareSilent } = this.#options
-    const startedMs = Date.now()
     for (;;) {
       let timer: NodeJS.Timeout | undefined
       const late = new Promise<'late'>((resolve) => (timer = setTimeout(() => resolve('late'), GIVE_UP_CHECK_MS)))
@@ -548,14 +558,27 @@ export class Images implements FileImage {
     }
   }
 
-  /** Fetches blocks of the base into `held` (and the cache). Rejects with PosixError EIO. */
-  async #obtain(inode: Inode, blocks: readonly number[], held: Map<number, HeldBlock>, forWhat: string): Promise<void> {
+  /**
+   * Fetches blocks of the base into the cache. What it cannot keep goes into `held`; with `handOver` everything does. Rejects with
+   * PosixError EIO.
+   */
+  async #obtain(
+    inode: Inode,
+    blocks: readonly number[],
+    {
+      held,
+      handOver,
+      forWhat
+    }: { readonly held: Map<number, HeldBlock>; readonly handOver: boolean; readonly forWhat: string }
+  ): Promise<void> {
     try {
       const what = `${nameOf(inode)}, block ${String(blocks[0])}${forWhat}`
       const requests = await this.#asWaiting(what, this.#requests(inode, blocks, 'demand'))
-      const fetched = this.#fetcher.fetch(requests, 'demand', what)
-      this.ahead.noteMiss(inode, blocks)
-      this.#replay.noteMiss(inode)
+      const fetched = this.#fetcher.fetch(requests, 'demand', what, { handOver })
+      if (!handOver) {
+        this.ahead.noteMiss(inode, blocks)
+        this.#replay.noteMiss(inode)
+      }
       for (const [index, request] of requests.entries()) {
         const plain = await fetched[index]
         const isUploaded = inode.uploaded.get(request.block)?.place === request.place
@@ -646,6 +669,7 @@ export class Images implements FileImage {
     const id = Symbol('write')
     const held = new Map<number, HeldBlock>()
     const what = `write to ${nameOf(inode)} at byte ${String(offset)}`
+    let handOver = false
     try {
       for (;;) {
         if (isGivenUp()) throw new PosixError('EINTR')
@@ -657,8 +681,10 @@ export class Images implements FileImage {
         const missing = this.#tryWriteOrHold(inode, bytes, offset, held)
         if (missing === undefined) return bytes.length
         if (!this.#held.has(id)) this.#held.set(id, { what, startedMs: Date.now() })
-        if (missing.length > 0) await this.#obtain(inode, missing, held, `, for a ${what}`)
-        else await new Promise((resolve) => setTimeout(resolve, HELD_WRITE_RETRY_MS))
+        if (missing.length > 0) {
+          await this.#obtain(inode, missing, { held, handOver, forWhat: `, for a ${what}` })
+          handOver = true
+        } else await new Promise((resolve) => setTimeout(resolve, HELD_WRITE_RETRY_MS))
       }
     } catch (error) {
       throw isGivenUp() ? error : this.#failedWrite(inode, error)

@@ -8,7 +8,7 @@ import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
 import type { AheadPriority, FetchAhead } from './fetch-ahead.js'
 
-/** asked for together, in the order of the file, so that neighbours travel together; 8 MiB in memory */
+/** asked for together, in the order of the file, so that neighbours travel together; 8 MiB */
 const BATCH_BLOCKS = 64
 /** memory of a suspended VM: VMware's .vmem and .vmss, snapshots' .vmsn */
 const MEMORY_IMAGE_PATTERN = /\.(vmem|vmss|vmsn)$/i

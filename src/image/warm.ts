@@ -11,7 +11,7 @@ import type { Inode } from '../session/namespace-types.js'
 import type { Session } from '../session/session.js'
 import type { FetchAhead } from './fetch-ahead.js'
 
-/** how many blocks are asked for together: enough to keep the share busy, 8 MiB in memory */
+/** how many blocks are asked for together: enough to keep the share busy, 8 MiB */
 const BATCH_BLOCKS = 64
 const ALL_PAGES = 2 ** PAGES_PER_BLOCK - 1
 

@@ -5,6 +5,7 @@ import { getBit } from '../../src/base/bits.js'
 import { sha256 } from '../../src/base/digest.js'
 import { BLOCK_BYTES, REGION_BYTES, toInodeId } from '../../src/base/units.js'
 import { Cache, CACHE_BYTES_MIN } from '../../src/cache/cache.js'
+import { landBlock } from '../../src/cache/landing.js'
 import { CachedBytes } from '../../src/cache/find-cached.js'
 import { waitFor } from '../support/bed.js'
 import { temporaryDirectory } from '../support/make-vm.js'
@@ -16,6 +17,14 @@ const block = (fill: number): Buffer => Buffer.alloc(BLOCK_BYTES, fill)
 function open(directory: string, bytesMax = CACHE_BYTES_MIN): { cache: Cache; warnings: string[] } {
   const warnings: string[] = []
   return { cache: Cache.open({ directory, bytesMax, onWarning: (message) => warnings.push(message) }), warnings }
+}
+
+/** What a commit does with blocks that it has published. */
+function replace(cache: Cache, region: number, index: number, plain: Buffer): void {
+  cache.forget(inode, region, index)
+  const landing = cache.beginLanding(inode, region, index)
+  const diskBytes = landing === undefined ? undefined : landBlock(landing, plain)
+  cache.endLanding(inode, region, index, diskBytes === undefined ? undefined : { digest: sha256(plain), diskBytes })
 }
 
 test('a placed block is present and is read back', async (t) => {
@@ -118,6 +127,34 @@ test('a region file that somebody removed or cut is forgotten, not served', asyn
   await cache.close()
 })
 
+test('zero pages of a block take no space in a new region file, and replace what an older one has', async (t) => {
+  const directory = temporaryDirectory('cache')
+  const sparse = Buffer.alloc(BLOCK_BYTES)
+  sparse.fill(5, 8192, 12_288)
+  const first = open(directory)
+  first.cache.place(inode, 1, 0, sparse, sha256(sparse))
+  first.cache.place(inode, 1, 2, block(0), sha256(block(0)))
+  const file = first.cache.pathOf(inode, 1)
+  t.true(fs.statSync(file).blocks * 512 < BLOCK_BYTES)
+  t.true(first.cache.bytes < BLOCK_BYTES)
+  const into = block(9)
+  t.true(first.cache.read(inode, 1, into, 0))
+  t.true(into.equals(sparse))
+  t.true(first.cache.read(inode, 1, into, 2 * BLOCK_BYTES))
+  t.true(into.equals(block(0)))
+  replace(first.cache, 1, 0, block(3))
+  replace(first.cache, 1, 0, sparse)
+  t.true(first.cache.read(inode, 1, into, 0))
+  t.true(into.equals(sparse), 'written over what this mount has written')
+  first.cache.place(inode, 1, 3, block(4), sha256(block(4)))
+  await first.cache.close()
+  const second = open(directory)
+  replace(second.cache, 1, 3, sparse)
+  t.true(second.cache.read(inode, 1, into, 3 * BLOCK_BYTES))
+  t.true(into.equals(sparse), 'written over what an earlier mount has left')
+  await second.cache.close()
+})
+
 test('a block that was evicted while a worker verified it is placed again', async (t) => {
   const { cache } = open(temporaryDirectory('cache'))
   cache.place(inode, 1, 0, block(3), sha256(block(3)))
@@ -133,7 +170,7 @@ test('a block that was evicted while a worker verified it is placed again', asyn
 test('a published block replaces the version that the region had', async (t) => {
   const { cache } = open(temporaryDirectory('cache'))
   cache.place(inode, 1, 0, block(3), sha256(block(3)))
-  cache.replace(inode, 1, 0, block(4), sha256(block(4)))
+  replace(cache, 1, 0, block(4))
   const into = Buffer.alloc(1)
   t.true(cache.read(inode, 1, into, 0))
   t.is(into[0], 4)

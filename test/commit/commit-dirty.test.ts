@@ -6,9 +6,10 @@ import {
   PAGES_PER_BLOCK,
   REGION_BYTES,
   ROOT_INODE,
-  toInodeId
+  toInodeId,
+  regionOf
 } from '../../src/base/units.js'
-import { contentMayDiffer, countDirtyBlocks, dirtyBlocks, firstDroppedBlock, regionOf } from '../../src/commit/dirty.js'
+import { contentMayDiffer, countDirtyBlocks, dirtyBlocks, firstDroppedBlock } from '../../src/commit/dirty.js'
 import type { Inode } from '../../src/session/namespace-types.js'
 import { type BaseInode, Namespace } from '../../src/session/namespace.js'
 import { Random } from '../support/random.js'
@@ -117,8 +118,8 @@ test('bytes above the base count from no base', (t) => {
 })
 
 test('where a block lies in its region file', (t) => {
-  t.deepEqual(regionOf(0), { region: 0, offset: 0 })
-  t.deepEqual(regionOf(BLOCKS_PER_REGION + 2), { region: 1, offset: 2 * BLOCK_BYTES })
+  t.deepEqual(regionOf(0), { region: 0, blockInRegion: 0, offset: 0 })
+  t.deepEqual(regionOf(BLOCKS_PER_REGION + 2), { region: 1, blockInRegion: 2, offset: 2 * BLOCK_BYTES })
 })
 
 test('random changes: every page that may differ lies in a dirty block or above what the base keeps', (t) => {

@@ -1,6 +1,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { sha256 } from '../../src/base/digest.js'
 import { IntegrityError, NotPublishedError, PosixError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, PAGE_BYTES, toGeneration } from '../../src/base/units.js'
 import { CommitPool } from '../../src/commit/commit-pool.js'
@@ -334,6 +335,32 @@ test('a full disk of the client keeps no session from being published', async (t
   t.is(published?.number, toGeneration(2))
   t.true(cache.evictedBytes > 0, 'the cache made way')
 })
+
+test.serial(
+  'a thread that cannot keep what was published costs the next mount its fetches, and nothing else',
+  async (t) => {
+    const bed = bedOf(t, { disk: bytes(BLOCK_BYTES) })
+    const cache = bed.openCache()
+    const { id } = bed.file('disk')
+    const content = bytes(BLOCK_BYTES, 6)
+    bed.session.write(bed.file('disk'), content, 0)
+    const { run } = CommitPool.prototype
+    t.teardown(() => {
+      CommitPool.prototype.run = run
+    })
+    let isAsked = false
+    CommitPool.prototype.run = function (this: CommitPool, name, input) {
+      if (name !== 'keep') return run.call(this, name, input as never) as never
+      isAsked = true
+      return Promise.reject(new Error('the thread has ended'))
+    }
+    await bed.commit()
+    t.true(isAsked)
+    t.true(contentOf(bed.share, bed.newest(), 'disk').equals(content))
+    t.false(cache.claims(id, 0, 0, sha256(content)))
+    t.not(cache.beginLanding(id, 0, 0), undefined, 'nobody is at it any more')
+  }
+)
 
 test('what was published is in the cache for the next mount', async (t) => {
   const bed = bedOf(t, { disk: bytes(3 * BLOCK_BYTES) })

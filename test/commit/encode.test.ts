@@ -4,10 +4,13 @@ import path from 'node:path'
 import test from 'ava'
 import { sha256 } from '../../src/base/digest.js'
 import { FailedError, IntegrityError } from '../../src/base/errors.js'
-import { BLOCK_BYTES, PAGE_BYTES } from '../../src/base/units.js'
+import { BLOCK_BYTES, PAGE_BYTES, REGION_BYTES } from '../../src/base/units.js'
+import { createGate, type Landing } from '../../src/cache/landing.js'
 import { CommitPool } from '../../src/commit/commit-pool.js'
 import { commitTasks } from '../../src/commit/commit-tasks.js'
-import { assembleUnit, type BlockResult, type BlockSource, encodeUnit } from '../../src/commit/encode.js'
+import { type BlockResult, type BlockSource, encodeUnit } from '../../src/commit/encode.js'
+import { OpenFiles } from '../../src/commit/encode-files.js'
+import { assembleBlock } from '../../src/commit/encode-source.js'
 import { chunkName } from '../../src/format/chunk.js'
 import type { BlockPlace } from '../../src/format/place.js'
 import { nodeFileSystem } from '../../src/share/file-system.js'
@@ -67,6 +70,15 @@ function layers(changes: Partial<Layers>): Layers {
   }
 }
 
+function assemble(bed: Bed, source: BlockSource): Buffer {
+  const files = new OpenFiles()
+  try {
+    return assembleBlock(bed.share, source, files)
+  } finally {
+    files.close()
+  }
+}
+
 function page(bytes: Buffer, index: number): Buffer {
   return bytes.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES)
 }
@@ -87,7 +99,7 @@ test('session pages lie over punched pages over the base, which ends at its limi
   base.copy(expected, 0, 0, 10 * PAGE_BYTES + 100)
   page(expected, 5).fill(0)
   for (const index of [2, 3, 7]) page(session, 32 + index).copy(page(expected, index))
-  const plain = Buffer.from(assembleUnit(bed.share, [source]).plain)
+  const plain = assemble(bed, source)
   t.true(plain.equals(expected))
 })
 
@@ -96,8 +108,7 @@ test('the cache is asked first, and believed only when its digest is right', (t)
   const base = randomBytes(BLOCK_BYTES)
   const place = bed.store(base)
   const cached = bed.file('cache', Buffer.concat([Buffer.alloc(BLOCK_BYTES), base]))
-  const read = (cacheOffset: number): Buffer =>
-    Buffer.from(assembleUnit(bed.share, [layers({ base: place, cachePath: cached, cacheOffset })]).plain)
+  const read = (cacheOffset: number): Buffer => assemble(bed, layers({ base: place, cachePath: cached, cacheOffset }))
   t.true(read(0).equals(base), 'wrong bytes in the cache: the share has them')
   fs.rmSync(bed.share.pathOf(chunkName(place.chunk)))
   t.true(read(BLOCK_BYTES).equals(base), 'right bytes in the cache: the share is not asked')
@@ -112,7 +123,7 @@ test('a base that every page covers is not read', (t) => {
   const valid = Array.from({ length: 31 }, (_, index) => index)
   const source = layers({ session: bed.file('session', session), valid, zeroPages: [31], base: place })
   t.true(
-    Buffer.from(assembleUnit(bed.share, [source]).plain)
+    assemble(bed, source)
       .subarray(0, 31 * PAGE_BYTES)
       .equals(session.subarray(0, 31 * PAGE_BYTES))
   )
@@ -121,8 +132,8 @@ test('a base that every page covers is not read', (t) => {
 test('a session file that lacks a page of the journal is damage; its last page may be cut', (t) => {
   const bed = makeBed(t)
   const session = bed.file('session', randomBytes(PAGE_BYTES + 10))
-  t.notThrows(() => assembleUnit(bed.share, [layers({ session, valid: [0, 1] })]))
-  t.throws(() => assembleUnit(bed.share, [layers({ session, valid: [0, 1, 2] })]), {
+  t.notThrows(() => assemble(bed, layers({ session, valid: [0, 1] })))
+  t.throws(() => assemble(bed, layers({ session, valid: [0, 1, 2] })), {
     instanceOf: IntegrityError,
     message: /page 1|page 2/
   })
@@ -195,8 +206,20 @@ test('threads give the same answers, with places whose digests are Buffers, and 
   }
   await pool.run('verify', { places })
   await pool.run('checkChunks', { places })
-  const { plain } = await pool.run('assemble', { blocks: [whole(blocks[5]!)] })
-  t.true(Buffer.from(plain).subarray(0, 100_000).equals(fs.readFileSync(blocks[5]!)))
+  const file = bed.file('region', Buffer.alloc(REGION_BYTES))
+  const landing = (block: number): Landing => {
+    const { ino } = fs.statSync(file)
+    return { file, ino, offset: block * BLOCK_BYTES, isHole: false, gate: createGate() }
+  }
+  fs.chmodSync(file, 0o600)
+  const gone = { ...landing(2), file: bed.root }
+  const written = await pool.run('keep', {
+    blocks: [landing(1), gone].map((landing) => ({ source: whole(blocks[5]!), landing }))
+  })
+  t.deepEqual(written, [BLOCK_BYTES, undefined])
+  const region = fs.readFileSync(file)
+  t.true(region.subarray(BLOCK_BYTES, BLOCK_BYTES + 100_000).equals(fs.readFileSync(blocks[5]!)))
+  t.true(region.subarray(2 * BLOCK_BYTES).equals(Buffer.alloc(REGION_BYTES - 2 * BLOCK_BYTES)))
   await t.throwsAsync(
     pool.run('encode', {
       blocks: [whole(blocks[0]!), { kind: 'file', parts: [{ path: bed.root, offset: 0, lengthBytes: 1 }] }]

@@ -50,12 +50,12 @@ const DISK_VALUES = Array.from({ length: DISK_PAGES }, (_, index) => 100 + index
 const CASE_MS_MAX = 30_000
 const WRITES = /^(writeSync)$/
 const READS =
-  /^(readSync|readFileSync|readdirSync|statSync|lstatSync|fstatSync|existsSync|statfsSync|accessSync|readlinkSync|promises\.(stat|opendir))$/
+  /^(readSync|readFileSync|readdirSync|statSync|lstatSync|fstatSync|existsSync|statfsSync|accessSync|readlinkSync|promises\.(stat|opendir|readdir))$/
 /** of worker threads, see in-process-pools.ts */
 const TASKS = /^task\./
 /** after everything */
 const END = { side: 'share', operation: 'end' } as const
-const NAMES = /^(renameSync|promises\.rename|mkdirSync|rmSync|unlinkSync)$/
+const NAMES = /^(renameSync|promises\.(rename|unlink|rmdir)|mkdirSync|rmSync|unlinkSync)$/
 
 export function describeCase({ scenario, fault }: Case): string {
   return `${scenario}: ${fault.kind} at ${fault.side} ${fault.operation} ${String(fault.call)}`

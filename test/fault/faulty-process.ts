@@ -55,6 +55,9 @@ interface Undo {
   durable: boolean
   readonly side: Side
   readonly directory: string
+  /** of a file that came from another directory: the one it left, and whether that is durable */
+  readonly left?: string | undefined
+  leftDurable: boolean
   undo(): void
 }
 
@@ -64,6 +67,8 @@ const current = new AsyncLocalStorage<FaultyProcess>()
 const real = { ...fs }
 const BOOT_FILE = '/proc/sys/kernel/random/boot_id'
 const TIMER_DIVISOR = 200
+/** of base/remove-later.ts, whose queue is the same for all processes here */
+const REMOVALS: ReadonlySet<string> = new Set(['promises.unlink', 'promises.rmdir', 'promises.readdir'])
 
 export class FaultyProcess {
   readonly counts = new Map<string, number>()
@@ -184,7 +189,7 @@ export class FaultyProcess {
         this.end()
         throw new ProcessEnded()
       case 'die-after':
-        perform()
+        unanswered(perform())
         this.end()
         throw new ProcessEnded()
       case 'tear':
@@ -195,7 +200,7 @@ export class FaultyProcess {
       case 'short':
         return perform(halved(args))
       case 'lie':
-        perform()
+        unanswered(perform())
         throw errorOf('EIO', operation)
       case 'lie-ok':
         return undefined
@@ -218,6 +223,7 @@ export class FaultyProcess {
   async callLater(operation: string, original: AnyFunction, args: unknown[]): Promise<unknown> {
     await Promise.resolve()
     const result = await this.call(operation, original, args)
+    if (this.isDead && REMOVALS.has(operation)) throw new ProcessEnded() // the next process's wait for it
     return this.isDead ? new Promise(() => undefined) : result
   }
 
@@ -228,10 +234,10 @@ export class FaultyProcess {
       const method = handle[name].bind(handle)
       handle[name] = async () => {
         const before = this.#writesOf(descriptor)
-        const names = this.#names.filter((each) => each.directory === file)
+        const names = this.#namesOf(file)
         await this.callLater(`handle.${name}`, () => method(), [descriptor])
         this.#forgetWrites(before)
-        for (const each of names) each.durable = true
+        for (const durable of names) durable()
       }
     }
     const close = handle.close.bind(handle)
@@ -274,8 +280,7 @@ export class FaultyProcess {
         const [descriptor] = args as [number]
         const result = call(...args)
         this.#forgetWrites(this.#writesOf(descriptor))
-        if (real.fstatSync(descriptor).isDirectory())
-          for (const name of this.#names) if (name.directory === file) name.durable = true
+        if (real.fstatSync(descriptor).isDirectory()) for (const durable of this.#namesOf(file)) durable()
         return result
       }
       case 'openSync': {
@@ -296,51 +301,83 @@ export class FaultyProcess {
         if (isNew) this.#rememberName(name, () => real.rmSync(name, { recursive: true, force: true }))
         return result
       }
-      case 'renameSync': {
+      case 'renameSync':
+      case 'promises.rename': {
         const [from, to] = args as [string, string]
         const replaced = this.#linkAside(to)
-        const result = call(...args)
-        this.#rememberName(to, () => {
-          if (real.existsSync(to)) real.renameSync(to, from)
+        if (operation === 'renameSync') call(...args)
+        else real.renameSync(from, to) // now: what the process does after its end does not count
+        const undo = (name: Undo): void => {
+          // that it left its old name is durable, and the old name may be another file's by now: it has none
+          if (name.leftDurable) real.rmSync(to, { recursive: true, force: true })
+          else if (real.existsSync(to)) real.renameSync(to, from)
           if (replaced !== undefined) real.linkSync(replaced, to)
+        }
+        this.#rememberName(to, undo, path.dirname(from))
+        return undefined
+      }
+      case 'promises.rmdir': {
+        const name = String(args[0])
+        real.rmdirSync(name)
+        this.#rememberName(name, () => {
+          real.mkdirSync(name, { mode: 0o700 })
         })
-        return result
+        return undefined
       }
       case 'rmSync':
-      case 'unlinkSync': {
+      case 'unlinkSync':
+      case 'promises.unlink': {
         const name = String(args[0])
         const stat = real.lstatSync(name, { throwIfNoEntry: false })
-        if (stat?.isDirectory() === true) {
+        if (stat?.isDirectory() === true && operation === 'rmSync') {
           const aside = this.#aside()
           real.renameSync(name, aside)
           this.#rememberName(name, () => real.renameSync(aside, name))
           return undefined
         }
         const aside = this.#linkAside(name)
-        const result = call(...args)
+        if (operation === 'promises.unlink') real.unlinkSync(name)
+        else call(...args)
         if (aside !== undefined)
           this.#rememberName(name, () => {
             real.rmSync(name, { force: true })
             real.linkSync(aside, name)
           })
-        return result
+        return undefined
       }
       default:
         return call(...args)
     }
   }
 
-  #rememberName(name: string, undo: () => void): void {
+  #rememberName(name: string, undo: (given: Undo) => void, from?: string): void {
     const side = this.#sideOf(name)
     if (side === undefined) return
-    const careful = (): void => {
-      try {
-        undo()
-      } catch {
-        // its directory is gone by another undo
+    const directory = path.dirname(name)
+    const left = from === directory ? undefined : from
+    const remembered: Undo = {
+      durable: false,
+      side,
+      directory,
+      left,
+      leftDurable: false,
+      undo: () => {
+        try {
+          undo(remembered)
+        } catch {
+          // its directory is gone by another undo
+        }
       }
     }
-    this.#names.push({ durable: false, side, directory: path.dirname(name), undo: careful })
+    this.#names.push(remembered)
+  }
+
+  /** What has happened to names of a directory until now; each becomes durable when it is called. */
+  #namesOf(directory: string | undefined): (() => void)[] {
+    if (directory === undefined) return []
+    const here = this.#names.filter((name) => name.directory === directory)
+    const gone = this.#names.filter((name) => name.left === directory)
+    return [...here.map((name) => () => (name.durable = true)), ...gone.map((name) => () => (name.leftDurable = true))]
   }
 
   #aside(): string {
@@ -407,6 +444,11 @@ function performPages(args: unknown[], perform: (given: unknown[]) => unknown): 
   if (end > position) perform([descriptor, bytes, offset, end - position, position])
 }
 
+/** Of a call whose own end nobody learns. */
+function unanswered(result: unknown): void {
+  if (result instanceof Promise) result.catch(() => undefined)
+}
+
 function errorOf(code: string, operation: string): Error {
   return Object.assign(new Error(`${code}: made up, ${operation}`), { code, syscall: operation })
 }
@@ -438,7 +480,7 @@ export function installFaultyFileSystem(): void {
       )
   }
   const promises = fs.promises as unknown as Record<string, AnyFunction>
-  for (const name of ['open', 'writeFile', 'rename', 'stat', 'opendir']) {
+  for (const name of ['open', 'writeFile', 'rename', 'unlink', 'rmdir', 'readdir', 'stat', 'opendir']) {
     const original = promises[name] as AnyFunction
     promises[name] = async (...args: never[]) => {
       const process = current.getStore()

@@ -33,7 +33,8 @@ export function installInProcessPools(): void {
     const share = shareOf(pool)
     await Promise.resolve()
     try {
-      const task = (): unknown => tasks[name]?.(share, input)
+      const given: unknown = typeof input === 'function' ? input() : input
+      const task = (): unknown => tasks[name]?.(share, given)
       const process = currentProcess()
       return process === undefined ? task() : await process.task(name, task, () => isClosed(pool))
     } catch (error) {

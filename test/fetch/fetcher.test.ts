@@ -4,17 +4,20 @@ import test from 'ava'
 import { IntegrityError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, toGeneration, toInodeId } from '../../src/base/units.js'
 import { BaseMaps } from '../../src/cache/base-maps.js'
-import { type BlockRequest, Fetcher, isDamage } from '../../src/fetch/fetcher.js'
+import { Cache } from '../../src/cache/cache.js'
+import { type BlockKeeper, type BlockRequest, Fetcher, isDamage } from '../../src/fetch/fetcher.js'
 import { SharePool } from '../../src/fetch/share-pool.js'
 import { chunkName } from '../../src/format/chunk.js'
 import type { ObjectPlace } from '../../src/format/place.js'
+import { waitFor } from '../support/bed.js'
 import { makeVm, temporaryDirectory } from '../support/make-vm.js'
 import { Random } from '../support/random.js'
 
 const inode = toInodeId(2)
 const disk = new Random(5).bytes(20 * BLOCK_BYTES)
 
-async function setUp(): Promise<{
+/** `landings`: a cache into whose files threads write; undefined: all bytes come here. */
+async function setUp(landings?: Pick<BlockKeeper, 'beginLanding' | 'endLanding'>): Promise<{
   pool: SharePool
   fetcher: Fetcher
   requests: BlockRequest[]
@@ -26,6 +29,8 @@ async function setUp(): Promise<{
   const pool = new SharePool(root, { threads: 2 })
   const kept: string[] = []
   const fetcher = new Fetcher(pool, {
+    beginLanding: (...block) => landings?.beginLanding(...block),
+    endLanding: (...block) => landings?.endLanding(...block),
     confirm: (_, region, block) => kept.push(`confirm ${String(region)}/${String(block)}`),
     place: (_, region, block) => kept.push(`place ${String(region)}/${String(block)}`)
   })
@@ -45,7 +50,7 @@ async function setUp(): Promise<{
 test('blocks come verified, neighbours together, and each is kept', async (t) => {
   const { pool, fetcher, requests, kept } = await setUp()
   const blocks = await Promise.all(fetcher.fetch(requests, 'demand', 'test'))
-  t.true(Buffer.concat(blocks).equals(disk))
+  t.true(Buffer.concat(blocks.map((block) => block ?? Buffer.alloc(0))).equals(disk))
   t.is(kept.length, 20)
   t.is(pool.counters.fetchedBlocks, 20)
   t.true(pool.counters.fetchedBytes >= disk.length)
@@ -149,4 +154,107 @@ test('errors of the share arrive with their code and are counted', async (t) => 
   t.is(await pool.run('findSession', { sessionId: 'abcdef0123456789', above: 1 }), undefined)
   t.is((await pool.run('findSession', { sessionId: 'abcdef0123456789', above: 0 }))?.number, toGeneration(1))
   await pool.close()
+})
+
+/** A cache, and what became of the landings of each block: 1 ended with its bytes, 0 without; undefined: it has not ended. */
+function landingStrip(): { cache: Cache; ended: Map<number, (number | undefined)[]> } & Pick<
+  BlockKeeper,
+  'beginLanding' | 'endLanding'
+> {
+  const cache = Cache.open({ directory: temporaryDirectory('fetch'), bytesMax: 2 ** 30, onWarning: () => undefined })
+  const ended = new Map<number, (number | undefined)[]>()
+  return {
+    cache,
+    ended,
+    beginLanding: (id, region, block) => {
+      ended.set(block, [...(ended.get(block) ?? []), undefined])
+      return cache.beginLanding(id, region, block)
+    },
+    endLanding: (id, region, block, landed) => {
+      const all = ended.get(block) ?? []
+      if (all.pop() !== undefined) throw new Error(`block ${String(block)} has landed twice`)
+      ended.set(block, [...all, landed === undefined ? 0 : 1])
+      cache.endLanding(id, region, block, landed)
+    }
+  }
+}
+
+test('threads write what they fetch into the cache, each block once, and hand nothing over', async (t) => {
+  const strip = landingStrip()
+  const { pool, fetcher, requests, kept } = await setUp(strip)
+  const blocks = await Promise.all(fetcher.fetch(requests, 'readahead', 'test'))
+  t.true(blocks.every((block) => block === undefined))
+  t.deepEqual(kept, [])
+  t.is(pool.counters.fetchedBlocks, 20)
+  t.deepEqual([...strip.ended.values()], new Array(20).fill([1]))
+  const into = Buffer.alloc(disk.length)
+  t.true(strip.cache.read(inode, 0, into, 0))
+  t.true(into.equals(disk))
+  await strip.cache.close()
+  await pool.close()
+})
+
+test('who asks for the bytes gets them, also when others are fetching the block into the cache', async (t) => {
+  const strip = landingStrip()
+  const { pool, fetcher, requests } = await setUp(strip)
+  const all = Promise.all(fetcher.fetch(requests.slice(0, 4), 'readahead', 'test'))
+  const [joined] = fetcher.fetch(requests.slice(1, 2), 'demand', 'test', { handOver: true })
+  const [alone] = fetcher.fetch(requests.slice(9, 10), 'demand', 'test', { handOver: true })
+  t.true((await joined)?.equals(disk.subarray(BLOCK_BYTES, 2 * BLOCK_BYTES)))
+  t.true((await alone)?.equals(disk.subarray(9 * BLOCK_BYTES, 10 * BLOCK_BYTES)))
+  await all
+  t.deepEqual([...strip.ended.keys()], [0, 1, 2, 3], 'none of these landed')
+  await strip.cache.close()
+  await pool.close()
+})
+
+test('a landing ends whatever becomes of its block: damage, a file that has gone, a share in trouble, a task that cannot be begun', async (t) => {
+  const strip = landingStrip()
+  const { pool, fetcher, requests, kept, root } = await setUp(strip)
+  const chunk = path.join(root, chunkName(requests[0]?.place.chunk ?? ''))
+  const content = fs.readFileSync(chunk)
+  const third = requests[2]?.place.offset ?? 0
+  fs.writeFileSync(chunk, Buffer.from(content).fill(0, third, third + 200))
+  await Promise.allSettled(fetcher.fetch(requests.slice(0, 4), 'demand', 'test'))
+  t.deepEqual([...strip.ended.values()], [[1], [1], [0], [1]])
+
+  fs.rmSync(strip.cache.pathOf(inode, 0)) // the owner has it open still
+  const [given] = await Promise.all(fetcher.fetch(requests.slice(4, 5), 'demand', 'test'))
+  t.true(given?.equals(disk.subarray(4 * BLOCK_BYTES, 5 * BLOCK_BYTES)), 'handed over')
+  t.deepEqual(kept, ['place 0/4'])
+  t.deepEqual(strip.ended.get(4), [0])
+
+  fs.renameSync(root, `${root}.away`)
+  const [late] = fetcher.fetch(requests.slice(6, 7), 'demand', 'test')
+  await waitFor(() => pool.counters.shareErrors > 0, 'the share to be asked in vain')
+  t.deepEqual(strip.ended.get(6), [0], 'it waits without one')
+  fs.renameSync(`${root}.away`, root)
+  fs.writeFileSync(chunk, content)
+  await late
+  t.is(strip.ended.get(6)?.at(-1), 0, 'the file has gone still')
+  t.true(strip.ended.get(6)?.every((each) => each === 0))
+
+  const { run } = pool
+  pool.run = (name, input) => {
+    if (typeof input === 'function') (input as () => unknown)()
+    return Promise.reject(new Error(`no thread for ${name}`))
+  }
+  const [failed = Promise.resolve()] = fetcher.fetch(requests.slice(8, 9), 'demand', 'test')
+  await t.throwsAsync(failed, { message: 'no thread for blocks' })
+  t.deepEqual(strip.ended.get(8), [0])
+  pool.run = run.bind(pool)
+  await strip.cache.close()
+  await pool.close()
+})
+
+test('a task that was cut off when the pool was closed has not landed: its thread may still write', async (t) => {
+  const strip = landingStrip()
+  const { pool, fetcher, requests } = await setUp(strip)
+  const [cut = Promise.resolve()] = fetcher.fetch(requests.slice(0, 1), 'demand', 'test')
+  await waitFor(() => strip.ended.has(0), 'the task to begin')
+  const closed = pool.close()
+  await t.throwsAsync(cut)
+  t.deepEqual(strip.ended.get(0), [undefined])
+  await closed
+  await strip.cache.close()
 })

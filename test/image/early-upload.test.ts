@@ -11,6 +11,7 @@ import { EarlyUpload } from '../../src/commit/early-upload.js'
 import { SharePool } from '../../src/fetch/share-pool.js'
 import { Images } from '../../src/image/images.js'
 import { CommitBed } from '../commit/commit-bed.js'
+import { waitFor } from '../support/bed.js'
 import { Random } from '../support/random.js'
 
 const PUNCH = 3 // keep size, punch hole
@@ -119,6 +120,31 @@ test('a region that is written while it is sent keeps its bytes', async (t) => {
   t.is(regionFiles(bed).length, 1)
   const bytes = await content(opened.images, bed, 'disk')
   t.true(bytes.subarray(0, PAGE_BYTES).equals(Buffer.alloc(PAGE_BYTES, 3)))
+})
+
+test('a block of the base that comes after another version of it was sent is not the one that is read', async (t) => {
+  const opened = open(t, { disk: Buffer.alloc(REGION_BYTES, 1) })
+  const { bed, images, pool } = opened
+  const file = bed.file('disk')
+  const page = Buffer.alloc(PAGE_BYTES)
+  await images.read(file, page, REGION_BYTES - PAGE_BYTES) // the map is known
+  let letGo = (): void => undefined
+  const gate = new Promise<void>((resolve) => (letGo = resolve))
+  const { run } = pool
+  let isAsked = false
+  pool.run = async (name, input, options) => {
+    isAsked = true
+    await gate
+    return run.call(pool, name, input as never, options) as never
+  }
+  const early = images.read(file, page, 0)
+  await waitFor(() => isAsked, 'the base to be asked for')
+  await images.write(file, Buffer.alloc(BLOCK_BYTES, 2), 0)
+  await opened.upload(1)
+  t.is(file.uploaded.size, 1)
+  letGo()
+  await early
+  t.true((await content(images, bed, 'disk')).subarray(0, BLOCK_BYTES).equals(Buffer.alloc(BLOCK_BYTES, 2)))
 })
 
 test('a share that refuses the upload costs nothing but the space', async (t) => {

@@ -251,6 +251,28 @@ test('a damaged block is EIO and is reported with the file; others are read', as
   await mounted.close()
 })
 
+test('a block that the cache loses while it comes is handed to its reader, and to a write into part of it', async (t) => {
+  const content = new Random(8).bytes(3 * BLOCK_BYTES)
+  const mounted = new Client(new Map([['disk', content]])).mount()
+  const { images, file, cache, pool } = mounted
+  const { endLanding } = cache
+  let landings = 0
+  cache.endLanding = (id, region, block, landed) => {
+    landings++
+    endLanding.call(cache, id, region, block, landed)
+    cache.evict(1)
+  }
+  const into = Buffer.alloc(2 * BLOCK_BYTES)
+  t.is(await images.read(file, into, 0), into.length)
+  t.true(into.equals(content.subarray(0, into.length)))
+  t.true(landings > 0)
+  t.true(pool.counters.fetchedBlocks > 2, 'it was asked for twice')
+  await images.write(file, Buffer.from('new'), 2 * BLOCK_BYTES + 100)
+  content.write('new', 2 * BLOCK_BYTES + 100)
+  t.true((await readAll(mounted)).equals(content))
+  await mounted.close()
+})
+
 test('space is required early, and what is present is counted', async (t) => {
   const mounted = new Client(new Map([['disk', new Random(8).bytes(BLOCK_BYTES)]])).mount()
   const { images, file } = mounted
