@@ -24,6 +24,6 @@ export default {
   files: ['build/test/**/*.test.js', ...needsShare, ...onlyLong],
   workerThreads: false,
   concurrency: 3, // of two processors, while some wait
-  timeout: '10m',
+  timeout: '20m',
   sortTestFiles: (one, other) => rank(one) - rank(other) || one.localeCompare(other)
 }

@@ -203,6 +203,18 @@ export function isMounted(mountpoint: string): boolean {
     .some((line) => line.split(' ')[4]?.replaceAll('\\040', ' ') === mountpoint)
 }
 
+/** What the descriptors of a process show at this moment: files, sockets, pipes. */
+export function openFiles(pid: number): string[] {
+  const directory = `/proc/${String(pid)}/fd`
+  return fs.readdirSync(directory).flatMap((name) => {
+    try {
+      return [fs.readlinkSync(path.join(directory, name))]
+    } catch {
+      return [] // closed meanwhile
+    }
+  })
+}
+
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)

@@ -47,6 +47,11 @@ def wait_for(condition, what, pause=0.1, limit=100):
     return value
 
 
+def json_in(text):
+    """The object that a command has printed, among notices for people."""
+    return json.loads(next(line for line in text.splitlines() if line.startswith(("{", "["))))
+
+
 class Client:
     """One client machine with the export mounted, and one VM on it."""
 
@@ -93,7 +98,7 @@ class Client:
         self.must("mount", self.vm, self.mountpoint, *options)
 
     def status(self):
-        return json.loads(self.must("status", self.mountpoint, "--json"))
+        return json_in(self.must("status", self.mountpoint, "--json"))
 
     def path(self, name):
         return f"{self.mountpoint}/{name}"
@@ -173,5 +178,5 @@ def digests(directory):
 
 def generations(client):
     """As `isrfs log` shows them, newest first; a pruned or damaged one with that word."""
-    entries = json.loads(client.must("log", client.vm, "--json"))
+    entries = json_in(client.must("log", client.vm, "--json"))
     return [" ".join([str(entry["generation"]), *({"pruned", "damage"} & entry.keys())]) for entry in entries]

@@ -51,10 +51,16 @@ wanted = {name: digest(a.path(name)) for name in ("present", "absent", "disk")}
 run(*a.here("tc", "qdisc", "add", "dev", "eth0", "root", "netem", "rate", "8mbit"))
 
 
+def size_of(file):
+    try:
+        return os.path.getsize(file)
+    except FileNotFoundError:  # it has its name by now
+        return 0
+
+
 def uploading():
     names = os.listdir(a.on_server("tmp"))
-    return any(os.path.isfile(a.on_server(f"tmp/{name}")) and os.path.getsize(a.on_server(f"tmp/{name}")) > 100_000
-               for name in names)
+    return any(size_of(a.on_server(f"tmp/{name}")) > 100_000 for name in names)
 
 
 unmounting = a.start("unmount", a.mountpoint)
