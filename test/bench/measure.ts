@@ -83,13 +83,20 @@ export interface Scale {
 
 export const SELF = 'isrfs'
 
-export async function measureRow(row: Row, run: Run, say: (text: string) => void): Promise<RowResult> {
+/** `untilQuiet` resolves when nothing of what was measured before runs any more. */
+export async function measureRow(
+  row: Row,
+  run: Run,
+  say: (text: string) => void,
+  untilQuiet: () => Promise<void>
+): Promise<RowResult> {
   const samples: Record<string, number[]> = {}
   const failures: Record<string, string> = {}
   const before = processorTicks()
   for (let round = 0; round < row.rounds; round++) {
     for (const { name, roundsMax = Infinity, measure } of row.contenders) {
       if (name in failures || round >= roundsMax) continue
+      await untilQuiet()
       try {
         const figure = await measure()
         ;(samples[name] ??= []).push(figure)

@@ -14,6 +14,16 @@ const TRANSPORT = ['--transport', 'binding']
 /** other options than the defaults that isrfs was mounted with, for the report; whoever measures a row empties it */
 export const mountOptions = new Set<string>()
 const MOUNT_MS_MAX = 10_000
+/** daemons that were told to unmount: they remove what they do not need any more after they have answered */
+const ending = new Set<number>()
+
+/** Whoever is measured next is alone with the disk. */
+export async function daemonsEnded(): Promise<void> {
+  for (const pid of ending) {
+    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 50))
+    ending.delete(pid)
+  }
+}
 
 export interface Mounted {
   readonly mountpoint: string
@@ -33,6 +43,7 @@ export async function mountIsrfs(place: Place, vm: string, client: string, ...op
   const { pid } = JSON.parse(answer) as { pid: number }
   return registered(place, mountpoint, pid, async () => {
     await place.isrfs(client, 'unmount', mountpoint)
+    ending.add(pid)
   })
 }
 
