@@ -1,4 +1,5 @@
 /** isrfs top: what it shows of real mounts, on a terminal and without one. */
+import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { renderToString } from 'ink'
@@ -120,9 +121,16 @@ test('on a terminal it draws until q, on a screen of its own', async (t) => {
   const { bed } = t.context
   const mountpoint = await mountVm(bed)
   // the keys come through the terminal of script(1), so that top has one to read from
-  const typed = `(sleep 5; printf q; sleep 2) | script -qec "stty rows 24 cols 80; '${process.execPath}' '${CLI}' top '${mountpoint}'" /dev/null`
+  const typed = `stty rows 24 cols 80; '${process.execPath}' '${CLI}' top '${mountpoint}'`
   const env = { ...process.env, NO_COLOR: undefined, FORCE_COLOR: undefined, CI: undefined, TERM: 'xterm-256color' }
-  const { code, stdout } = await bed.command('sh', ['-c', typed], { env })
+  const terminal = spawn('script', ['-qec', typed, '/dev/null'], { env })
+  let stdout = ''
+  terminal.stdout.on('data', (bytes: Buffer) => {
+    stdout += bytes.toString()
+    if (/suspend now/.test(stdout)) terminal.stdin.write('q') // it draws, so it reads keys
+  })
+  terminal.stdin.on('error', () => undefined) // it ends at the first of them
+  const code = await new Promise((resolve) => terminal.once('close', resolve))
   t.is(code, 0)
   t.true(stdout.includes('\u001B[?1049h') && stdout.includes('\u001B[?1049l'), 'the screen comes back as it was')
   t.regex(stdout, /suspend now: 0 B/)
