@@ -8,6 +8,7 @@
 import { FailedError, IntegrityError } from '../base/errors.js'
 import { sha256Hex } from '../base/digest.js'
 import { toGeneration } from '../base/units.js'
+import { brokenIn } from '../share/broken.js'
 import type { Share } from '../share/share.js'
 import {
   DIGEST_FILE,
@@ -36,11 +37,11 @@ export interface Remains {
 export function remainsOf(share: Share, name: string): Remains {
   const directory = directoryOf(name)
   const files = share.list(directory)
-  const bytes = orDamaged(() => share.readListed(`${directory}/${MANIFEST_FILE}`, MANIFEST_BYTES_MAX))
+  const bytes = orDamaged(share, () => share.readListed(`${directory}/${MANIFEST_FILE}`, MANIFEST_BYTES_MAX))
   return {
     hasTombstone: files.includes(TOMBSTONE_FILE),
     isGone: !files.includes(MANIFEST_FILE) && !files.includes(DIGEST_FILE),
-    digest: orDamaged(() => readDigest(share, directory, directory)),
+    digest: orDamaged(share, () => readDigest(share, directory, directory)),
     manifest: bytes === undefined ? undefined : { digest: sha256Hex(bytes), bytes }
   }
 }
@@ -80,12 +81,12 @@ function readNamed(share: Share, name: string): PublishedGeneration {
   return name.includes('-') ? readBranch(share, name) : readGeneration(share, toGeneration(Number(name)))
 }
 
-/** undefined for what is damaged; trouble of the share is thrown, because it is not damage. */
-function orDamaged<Result>(read: () => Result): Result | undefined {
+/** undefined for what is damaged, or on a broken disk; trouble of the share is thrown, because it is not damage. */
+function orDamaged<Result>(share: Share, read: () => Result): Result | undefined {
   try {
     return read()
   } catch (error) {
-    if (error instanceof IntegrityError) return undefined
+    if (error instanceof IntegrityError || brokenIn(share, error) !== undefined) return undefined
     throw error
   }
 }

@@ -5,7 +5,7 @@
  *
  * Each object is looked at once, however many generations share it. Only reads. A bad object is listed with all files and
  * ranges of all generations that suffer; the check goes on behind it. Trouble of the share is no damage: it ends the check. One
- * chunk whose bytes the server cannot read, while it answers for others, is damage. A generation that is pruned meanwhile does
+ * chunk or manifest whose bytes the server cannot read, while it answers for others, is damage. A generation that is pruned meanwhile does
  * not count.
  */
 import { IntegrityError } from '../base/errors.js'

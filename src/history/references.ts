@@ -18,6 +18,7 @@ import {
 } from '../format/generations.js'
 import type { ObjectPlace } from '../format/place.js'
 import { readTombstone } from '../format/tombstone.js'
+import { brokenIn } from '../share/broken.js'
 import { UnknownVersionError } from '../share/json.js'
 import type { Share } from '../share/share.js'
 
@@ -51,7 +52,7 @@ export interface Unreadable {
   readonly isDamaged: boolean
 }
 
-/** All generations and branches that are not pruned; those that are damaged come apart. Throws ShareError. */
+/** All generations and branches that are not pruned; those that are damaged, or on a broken disk, come apart. Throws ShareError. */
 export function readLive(share: Share): { readonly live: LiveGeneration[]; readonly unreadable: Unreadable[] } {
   const live: LiveGeneration[] = []
   const unreadable: Unreadable[] = []
@@ -59,8 +60,10 @@ export function readLive(share: Share): { readonly live: LiveGeneration[]; reado
     try {
       if (readTombstone(share, directory) === undefined) live.push({ name, published: read() })
     } catch (error) {
-      if (error instanceof ShareError) throw error // of one generation or of all: nothing is known of it
-      const isDamaged = error instanceof IntegrityError && !(error instanceof UnknownVersionError)
+      const broken = brokenIn(share, error)
+      if (error instanceof ShareError && broken === undefined) throw error // of one generation or of all: nothing is known of it
+      const isDamaged =
+        broken !== undefined || (error instanceof IntegrityError && !(error instanceof UnknownVersionError))
       unreadable.push({ name, path: share.pathOf(directory), why: messageOf(error), isDamaged })
     }
   }

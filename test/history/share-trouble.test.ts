@@ -1,12 +1,15 @@
 /** Trouble of the share is not damage: a check that cannot look ends with what stopped it, and calls nothing bad. */
 import fs from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
+import { sha256Hex } from '../../src/base/digest.js'
 import { ShareError } from '../../src/base/errors.js'
 import { commitTasks } from '../../src/commit/commit-tasks.js'
+import { generationName } from '../../src/format/generations.js'
 import type { BlockPlace } from '../../src/format/place.js'
 import { readVmDescriptor } from '../../src/format/vm.js'
 import { checkVm } from '../../src/history/check.js'
 import { readLive, readPage, readRoot, rootsOf } from '../../src/history/references.js'
+import { repairManifests } from '../../src/history/repair-manifests.js'
 import { acquireLease } from '../../src/share/lease.js'
 import { createPin } from '../../src/share/pin.js'
 import { nodeFileSystem } from '../../src/share/file-system.js'
@@ -114,6 +117,30 @@ test('a chunk whose bytes the server cannot read, while it answers for others, i
   broken = places[0]?.chunk ?? ''
   isDying = true
   t.throws(() => commitTasks.examine(share, { places }), { instanceOf: ShareError })
+})
+
+test('a manifest whose bytes the server cannot read is listed, and a copy puts it back', async (t) => {
+  const history = await historyOf(t, 2)
+  const file = history.share.pathOf(`${generationName(1)}/manifest.json`)
+  const copy = fs.readFileSync(file)
+  const { ino } = fs.statSync(file)
+  const readSync = (fd: number, ...rest: unknown[]): number => {
+    if (fs.fstatSync(fd).ino === ino) throw Object.assign(new Error('EIO'), { code: 'EIO', syscall: 'read' })
+    return Reflect.apply(nodeFileSystem.readSync, undefined, [fd, ...rest]) as number // what it returns
+  }
+  const share = new Share(history.share.root, { ...nodeFileSystem, readSync })
+  readVmDescriptor(share)
+  const { bad } = await check(share)
+  t.deepEqual(
+    bad.map(({ path, suffers }) => [path, suffers.map(({ generation }) => generation)]),
+    [[share.pathOf(generationName(1)), ['1']]]
+  )
+  t.regex(bad[0]?.why ?? '', /EIO/)
+  t.deepEqual(repairManifests(share, { needed: [], copyOf: () => undefined }).repaired, [])
+  const copies = { needed: [], copyOf: (digest: string) => (digest === sha256Hex(copy) ? copy : undefined) }
+  t.deepEqual(repairManifests(share, copies), { repaired: [share.pathOf(generationName(1))], failed: [] })
+  t.deepEqual((await check(share)).bad, [])
+  t.deepEqual(fs.readFileSync(file), copy)
 })
 
 test('of a share that is not mounted, chunks are not missing', async (t) => {
