@@ -1,6 +1,6 @@
 /** isrfs unmount: asks the daemon, shows how far it is, names who keeps the mount busy. */
 import { BusyError, FailedError, NotPublishedError } from '../base/errors.js'
-import { askUnmount } from '../daemon/control-client.js'
+import { askUnmount, GoneError } from '../daemon/control-client.js'
 import type { Outcome } from '../daemon/messages.js'
 import { clearDeadMount } from '../daemon/kernel-unmount.js'
 import { MOUNT_TYPE, mountAt } from '../daemon/mount-table.js'
@@ -33,7 +33,8 @@ export async function unmountCommand(
     )
   } catch (error) {
     view.end()
-    throw await withHolders(error, mountpoint)
+    const isDead = error instanceof GoneError && mountAt(mountpoint)?.fileSystemType === MOUNT_TYPE
+    throw isDead ? await whyNoDaemon(mountpoint) : await withHolders(error, mountpoint)
   }
   view.end()
   if (outcome.kind === 'branch') throw branchError(vm, outcome)

@@ -23,7 +23,7 @@ import { findSockets } from './socket-path.js'
 export class SilentError extends FailedError {}
 
 /** The daemon went away in the middle of the conversation. */
-class GoneError extends FailedError {}
+export class GoneError extends FailedError {}
 
 /** a daemon that serves its main loop answers within this */
 const STATUS_TIMEOUT_MS = 10_000
@@ -130,8 +130,8 @@ export async function askUnmount(
     }
   })
   if (outcome === undefined) {
-    throw new FailedError('the daemon ended without an answer', {
-      hint: 'its log says why (isrfs status names it while it lives); what was changed is safe on this client and is found by the next isrfs mount or isrfs recover'
+    throw new GoneError('the daemon ended without an answer', {
+      hint: 'isrfs log shows whether it had published; if not, what was changed is safe on this client: the next isrfs mount or isrfs recover finds it'
     })
   }
   return outcome

@@ -4,6 +4,7 @@
  */
 import fs from 'node:fs'
 import net from 'node:net'
+import { setImmediate } from 'node:timers/promises'
 import { FailedError, UsageError } from '../base/errors.js'
 import { receiveLines, sendLine } from './lines.js'
 import {
@@ -20,8 +21,11 @@ import {
   type Warmed
 } from './messages.js'
 import { toMessageError } from './plain-error.js'
+import { withinMs } from './within.js'
 
 const WARM_PROGRESS_INTERVAL_MS = 200
+/** what a client gets, when the daemon ends, to say what it wants, and to read its answer */
+const GRACE_MS = 2000
 
 /** What the socket gives access to. */
 export interface Controlled {
@@ -44,7 +48,8 @@ export interface Controlled {
 
 export class ControlServer {
   readonly #server: net.Server
-  readonly #clients = new Set<net.Socket>()
+  /** with when they have asked, or gone */
+  readonly #clients = new Map<net.Socket, Promise<unknown>>()
   readonly #answering = new Set<Promise<void>>()
 
   private constructor(server: net.Server) {
@@ -68,23 +73,32 @@ export class ControlServer {
   }
 
   /** Frees the name: the next daemon for this mountpoint may listen. Conversations that are open go on. */
-  stopListening(): void {
+  async stopListening(): Promise<void> {
     if (!this.#server.listening) return
-    this.#server.close() // removes the socket file at once
+    // whoever waits in the kernel's queue would hear nothing: a whole turn of the event loop takes them in
+    await setImmediate()
+    await setImmediate()
+    if (this.#server.listening) this.#server.close() // removes the socket file at once
   }
 
-  /** Lets the answers out, then closes. */
+  /** Answers whoever has come, also who has not asked yet, lets the answers out, then closes. */
   async close(): Promise<void> {
-    this.stopListening()
+    await this.stopListening()
+    await withinMs(Promise.all(this.#clients.values()), GRACE_MS)
     await Promise.all(this.#answering)
-    await Promise.all([...this.#clients].map((socket) => endOf(socket)))
+    await Promise.all([...this.#clients.keys()].map((socket) => endOf(socket)))
   }
 
   #serve(socket: net.Socket, controlled: Controlled): void {
-    this.#clients.add(socket)
+    let asked: () => void = () => undefined
+    this.#clients.set(socket, new Promise<void>((resolve) => (asked = resolve)))
     socket.on('error', () => undefined) // a client that went away
-    socket.on('close', () => this.#clients.delete(socket))
+    socket.on('close', () => {
+      this.#clients.delete(socket)
+      asked()
+    })
     receiveLines(socket, (value) => {
+      asked()
       const reply = (message: ControlReply): void => sendLine(socket, message)
       const request = requestSchema.safeParse(value)
       if (!request.success) {
@@ -205,7 +219,6 @@ function answers(socketPath: string): Promise<boolean> {
 
 /** Waits until the last answer was sent, but not for a client that does not read. */
 function endOf(socket: net.Socket): Promise<void> {
-  const GRACE_MS = 2000
   return new Promise((resolve) => {
     if (socket.destroyed) {
       resolve()

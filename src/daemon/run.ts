@@ -80,7 +80,7 @@ async function serve(
   let port: MetricsPort | undefined
   const letGo = async (): Promise<void> => {
     await vm.release()
-    control?.stopListening()
+    await control?.stopListening()
   }
   const life = new MountLife(request, vm, transport, log, letGo, {
     anyWriteFailed: () => images.counters.failedWrites > 0,

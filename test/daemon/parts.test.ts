@@ -219,6 +219,21 @@ test('an unmount streams progress, then its outcome, also while the server close
   t.deepEqual(heard, ['hello', 'upload'])
 })
 
+test('a closing daemon answers who has connected, also who is not taken in and has not asked yet', async (t) => {
+  const socketPath = path.join(t.context.root, 's')
+  const watch = { notice: () => undefined, progress: () => undefined }
+  const outcome = { kind: 'unchanged', generation: 1 }
+  const server = await ControlServer.listen(socketPath, controlled())
+  const taken = await connect(socketPath)
+  const waiting = net.connect(socketPath) // in the kernel's queue
+  const closed = server.close()
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.deepEqual(await askUnmount(taken, { verify: false }, watch), outcome)
+  t.deepEqual(await askUnmount(waiting, { verify: false }, watch), outcome)
+  await closed
+  t.false(fs.existsSync(socketPath))
+})
+
 test('a failed unmount rejects with the daemon’s error', async (t) => {
   const socketPath = path.join(t.context.root, 's')
   const server = await ControlServer.listen(
