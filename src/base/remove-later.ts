@@ -54,8 +54,12 @@ export function sweepRemoved(directory: string, ...levels: readonly RegExp[]): v
 
 async function sweep(directory: string, [level, ...below]: readonly RegExp[]): Promise<void> {
   for (const name of await namesLater(directory)) {
-    if (level === undefined && isRemoved(name)) await removeAll(path.join(directory, name))
-    if (level?.test(name) === true) await sweep(path.join(directory, name), below)
+    try {
+      if (level === undefined && isRemoved(name)) await removeAll(path.join(directory, name))
+      if (level?.test(name) === true) await sweep(path.join(directory, name), below)
+    } catch {
+      // what cannot be removed keeps nothing else
+    }
   }
 }
 

@@ -134,6 +134,7 @@ async function stayInForeground(request: MountRequest, json: boolean | undefined
   const gate = new StartGate()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => gate.giveUp())
   process.chdir('/')
+  let code = 0
   try {
     const outcome = await runMount(
       request,
@@ -146,15 +147,14 @@ async function stayInForeground(request: MountRequest, json: boolean | undefined
       },
       gate
     )
-    if (outcome.kind === 'branch') throw branchError(request.vmPath, outcome)
-    notice(outcomeText(request.vmPath, outcome))
-    await removals()
-    endProcess(0)
+    if (outcome.kind === 'branch') code = report(branchError(request.vmPath, outcome))
+    else notice(outcomeText(request.vmPath, outcome))
   } catch (error) {
-    const code = report(error)
-    await removals()
-    endProcess(code)
+    endProcess(report(error))
   }
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => endProcess(code)) // the next mount goes on
+  await removals()
+  endProcess(code)
 }
 
 function tellReady(request: MountRequest, ready: Ready & { readonly pid: number }, json?: boolean): void {

@@ -4,7 +4,7 @@
  */
 import os from 'node:os'
 import { Piscina } from 'piscina'
-import { fromPlainError, type PlainError } from '../base/errors.js'
+import { FailedError, fromPlainError, type PlainError } from '../base/errors.js'
 import { threadProgram } from '../base/program-files.js'
 import type { CommitTaskInput, CommitTaskName, CommitTaskOutput } from './commit-tasks.js'
 import type { BlockResult, EncodeOutput, KnownPlaces } from './encode.js'
@@ -18,6 +18,7 @@ export class CommitPool {
   /** what earlier tries have sent */
   readonly known: KnownPlaces
   #pool: Piscina | undefined
+  #isClosed = false
 
   /** `known` is what an earlier try has sent. It goes to each thread once: with every unit it would be quadratic. */
   constructor(
@@ -30,8 +31,9 @@ export class CommitPool {
     this.threads = options.threads ?? os.availableParallelism()
   }
 
-  /** Runs one task in a thread. Rejects with the task's IsrfsError. */
+  /** Runs one task in a thread. Rejects with the task's IsrfsError, and when the pool is closed. */
   async run<Name extends CommitTaskName>(name: Name, input: CommitTaskInput<Name>): Promise<CommitTaskOutput<Name>> {
+    if (this.#isClosed) throw new FailedError('the threads of this commit have ended')
     this.#pool ??= new Piscina({
       ...threadProgram('commit/commit-worker.js'),
       minThreads: 1,
@@ -44,9 +46,8 @@ export class CommitPool {
   }
 
   async close(): Promise<void> {
-    const pool = this.#pool
-    this.#pool = undefined
-    await pool?.destroy()
+    this.#isClosed = true
+    await this.#pool?.destroy()
   }
 }
 

@@ -393,18 +393,26 @@ class Commit {
   }
 }
 
-/** One unit after the other, as many at a time as there are threads for. Rejects with the first failure. */
+/**
+ * One unit after the other, as many at a time as there are threads for. Rejects with the first failure, when no unit runs any more: none
+ * may use what is closed then.
+ */
 async function eachInFlight(
   all: Iterable<readonly DirtyBlock[]>,
   work: (unit: readonly DirtyBlock[]) => Promise<void>
 ): Promise<void> {
-  const running = new Set<Promise<void>>()
+  const running = new Set<Promise<unknown>>()
+  const failures: unknown[] = []
   for (const unit of all) {
-    const done = work(unit).finally(() => running.delete(done))
+    const done = work(unit)
+      .catch((error: unknown) => failures.push(error))
+      .finally(() => running.delete(done))
     running.add(done)
     if (running.size >= UNITS_IN_FLIGHT) await Promise.race(running)
+    if (failures.length > 0) break
   }
   await Promise.all(running)
+  if (failures.length > 0) throw failures[0]
 }
 
 /** Whether the block's bytes can be put together without the share. */

@@ -74,16 +74,15 @@ export class ControlServer {
 
   /** Frees the name: the next daemon for this mountpoint may listen. Conversations that are open go on. */
   async stopListening(): Promise<void> {
-    if (!this.#server.listening) return
     // whoever waits in the kernel's queue would hear nothing: a whole turn of the event loop takes them in
     await setImmediate()
     await setImmediate()
-    if (this.#server.listening) this.#server.close() // removes the socket file at once
+    this.#server.close() // removes the socket file at once
   }
 
   /** Answers whoever has come, also who has not asked yet, lets the answers out, then closes. */
   async close(): Promise<void> {
-    await this.stopListening()
+    if (this.#server.listening) await this.stopListening()
     await withinMs(Promise.all(this.#clients.values()), GRACE_MS)
     await Promise.all(this.#answering)
     await Promise.all([...this.#clients.keys()].map((socket) => endOf(socket)))

@@ -83,7 +83,9 @@ export class Fetcher {
       const running = this.#running.get(keyOf(request))
       if (running === undefined) return Promise.reject(new FailedError('a fetch ended before it was waited for'))
       if (!handOver || running.handsOver) return running.block
-      return running.block.then((plain) => plain ?? this.fetch([request], priority, what, { handOver })[0])
+      const handed = running.block.then((plain) => plain ?? this.fetch([request], priority, what, { handOver })[0])
+      handed.catch(() => undefined) // whoever waits may not have come to it yet
+      return handed
     })
   }
 

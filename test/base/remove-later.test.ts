@@ -85,3 +85,21 @@ test.serial('where space is short (here because /proc has none) removing waits u
   removeFileLater(file, '/proc')
   t.deepEqual(fs.readdirSync(directory), [])
 })
+
+test.serial('what cannot be removed keeps nothing else that was left', async (t) => {
+  const directory = temporaryDirectory('remove')
+  const { unlink } = fs.promises
+  t.teardown(() => {
+    fs.promises.unlink = unlink
+  })
+  const stuck = path.join(directory, 'a', FIRST)
+  for (const file of [stuck, path.join(directory, 'a', SECOND), path.join(directory, 'b', FIRST)]) {
+    fs.mkdirSync(path.dirname(file), { recursive: true })
+    fs.writeFileSync(file, 'x')
+  }
+  fs.promises.unlink = (file) =>
+    file === stuck ? Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' })) : unlink(file)
+  sweepRemoved(directory, /^[ab]$/)
+  await removals()
+  t.deepEqual([fs.readdirSync(path.join(directory, 'a')), fs.readdirSync(path.join(directory, 'b'))], [[FIRST], []])
+})

@@ -5,6 +5,7 @@ import { sha256 } from '../../src/base/digest.js'
 import { IntegrityError, NotPublishedError, PosixError } from '../../src/base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE, PAGE_BYTES, toGeneration } from '../../src/base/units.js'
 import { CommitPool } from '../../src/commit/commit-pool.js'
+import { UNIT_BLOCKS_MAX } from '../../src/commit/encode.js'
 import { chunkName } from '../../src/format/chunk.js'
 import { findSession, listBranches, publishGeneration, readBranch } from '../../src/format/generations.js'
 import { breakLease, readLease } from '../../src/share/lease.js'
@@ -361,6 +362,38 @@ test.serial(
     t.not(cache.beginLanding(id, 0, 0), undefined, 'nobody is at it any more')
   }
 )
+
+test.serial('the threads of a commit that fails are closed when none of its units runs any more', async (t) => {
+  const bed = bedOf(t, { disk: bytes(PAGE_BYTES) })
+  bed.session.write(bed.file('disk'), bytes((UNIT_BLOCKS_MAX + 1) * BLOCK_BYTES, 6), 0)
+  const { run, close } = CommitPool.prototype
+  t.teardown(() => {
+    CommitPool.prototype.run = run
+    CommitPool.prototype.close = close
+  })
+  const happened: string[] = []
+  CommitPool.prototype.run = async function (this: CommitPool, name, input) {
+    if (name !== 'encode') return run.call(this, name, input as never) as never
+    if (happened.push('begun') === 1) {
+      await new Promise((resolve) => setTimeout(resolve, 200))
+      happened.push('done')
+    }
+    throw new Error('the share is full')
+  }
+  CommitPool.prototype.close = function () {
+    happened.push('closed')
+    return close.call(this)
+  }
+  await t.throwsAsync(bed.commit(), { message: /the share is full/ })
+  t.deepEqual(happened, ['begun', 'begun', 'done', 'closed'])
+})
+
+test('threads that have ended are not started again', async (t) => {
+  const bed = bedOf(t, { disk: bytes(PAGE_BYTES) })
+  const pool = new CommitPool(bed.share.root)
+  await pool.close()
+  await t.throwsAsync(pool.run('keep', { blocks: [] }), { message: /have ended/ })
+})
 
 test('what was published is in the cache for the next mount', async (t) => {
   const bed = bedOf(t, { disk: bytes(3 * BLOCK_BYTES) })

@@ -208,6 +208,26 @@ test('who asks for the bytes gets them, also when others are fetching the block 
   await pool.close()
 })
 
+test('a joined fetch that fails before anybody waits for it fails only for who asked', async (t) => {
+  const strip = landingStrip()
+  const { pool, fetcher, requests, root } = await setUp(strip)
+  const chunk = path.join(root, chunkName(requests[0]?.place.chunk ?? ''))
+  const offset = requests[2]?.place.offset ?? 0
+  fs.writeFileSync(chunk, Buffer.from(fs.readFileSync(chunk)).fill(0, offset, offset + 200))
+  const unhandled: unknown[] = []
+  const onUnhandled = (error: unknown): void => void unhandled.push(error)
+  process.on('unhandledRejection', onUnhandled)
+  t.teardown(() => process.off('unhandledRejection', onUnhandled))
+  const [first] = fetcher.fetch(requests.slice(2, 3), 'readahead', 'test')
+  const [joined] = fetcher.fetch(requests.slice(2, 3), 'demand', 'test', { handOver: true })
+  await t.throwsAsync(async () => first, { instanceOf: IntegrityError })
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  t.deepEqual(unhandled, [], 'it would end the daemon')
+  await t.throwsAsync(async () => joined, { instanceOf: IntegrityError })
+  await strip.cache.close()
+  await pool.close()
+})
+
 test('a landing ends whatever becomes of its block: damage, a file that has gone, a share in trouble, a task that cannot be begun', async (t) => {
   const strip = landingStrip()
   const { pool, fetcher, requests, kept, root } = await setUp(strip)
