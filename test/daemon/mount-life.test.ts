@@ -390,7 +390,7 @@ test.serial(
     )
     fs.writeFileSync(path.join(mountpoint, 'file'), 'second')
     const refused = await bed.isrfs('a', 'unmount', mountpoint)
-    t.is(refused.code, 3, refused.stderr)
+    t.is(refused.code, 6, refused.stderr)
     t.regex(refused.stderr, /still in use elsewhere/)
     await bed.command('nsenter', ['-t', String(elsewhere.pid), '-m', 'sh', '-c', `printf third > ${mountpoint}/file`])
     t.true(isAlive(pid))
