@@ -9,6 +9,7 @@ import { PAGE_BYTES, REGION_BYTES, ROOT_INODE } from '../../src/base/units.js'
 import { type Disk, realDisk } from '../../src/session/disk.js'
 import type { Inode } from '../../src/session/namespace-types.js'
 import { Session } from '../../src/session/session.js'
+import { temporaryDirectory } from '../support/make-vm.js'
 import { base, crash, create, fileOf, identity, powerCut } from '../support/session-bed.js'
 
 const page = (fill: number): Buffer => Buffer.alloc(PAGE_BYTES, fill)
@@ -369,9 +370,8 @@ test('a session that ended in the last sync of a snapshot closes no file of othe
   for (let index = 0; index < 20; index++) session.write(file, page(1), index * PAGE_BYTES)
   while (!seen.isLast) await pause(1)
   session.destroy()
-  const others = Array.from({ length: 40 }, (_, index) =>
-    fs.openSync(path.join(path.dirname(directory), `other-${String(index)}`), 'w')
-  )
+  const elsewhere = temporaryDirectory('others')
+  const others = Array.from({ length: 40 }, (_, index) => fs.openSync(path.join(elsewhere, String(index)), 'w'))
   release()
   while (!seen.isDone) await pause(1)
   await pause(50)
