@@ -21,7 +21,7 @@ import {
 } from '../format/generations.js'
 import type { Manifest } from '../format/manifest.js'
 import type { BlockPlace, ObjectPlace } from '../format/place.js'
-import { brokenIn } from '../share/broken.js'
+import { damageIn } from '../share/broken.js'
 import { beatLease, type HeldLease, leaseStillHeld } from '../share/lease.js'
 import type { Share } from '../share/share.js'
 import { encodeUnit, type EncodeInput, type EncodeOutput, type KeptBlock, keepUnit } from './encode.js'
@@ -97,7 +97,7 @@ function examine(share: Share, places: readonly BlockPlace[]): { position: numbe
       decodeBlock(readStored(share, place), { ...place, digest: asBuffer(place.digest) })
       return []
     } catch (error) {
-      const why = error instanceof IntegrityError ? error.message : brokenIn(share, error)
+      const why = damageIn(share, error)
       if (why === undefined) throw error // trouble of the share says nothing of the block
       return [{ position, why }]
     }

@@ -10,7 +10,7 @@
 import { errnoOf, FailedError, IntegrityError, NotPublishedError } from '../base/errors.js'
 import { sha256Hex } from '../base/digest.js'
 import { type Generation, toGeneration } from '../base/units.js'
-import { brokenIn } from '../share/broken.js'
+import { damageIn } from '../share/broken.js'
 import { listNumbers, numberedName } from '../share/numbered.js'
 import type { Share } from '../share/share.js'
 import { encodeManifest, type Manifest, MANIFEST_BYTES_MAX, parseManifest } from './manifest.js'
@@ -185,7 +185,7 @@ export function buryDamaged(share: Share, directory: string, generation: number)
   try {
     digest = readDigest(share, directory, directory)
   } catch (error) {
-    if (!(error instanceof IntegrityError) && brokenIn(share, error) === undefined) throw error
+    if (damageIn(share, error) === undefined) throw error
   }
   writeTombstone(share, directory, { generation, digest, session: UNKNOWN_SESSION, parent: null })
   removeManifest(share, directory)

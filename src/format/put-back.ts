@@ -8,7 +8,7 @@
 import { FailedError, IntegrityError } from '../base/errors.js'
 import { sha256Hex } from '../base/digest.js'
 import { toGeneration } from '../base/units.js'
-import { brokenIn } from '../share/broken.js'
+import { damageIn } from '../share/broken.js'
 import type { Share } from '../share/share.js'
 import {
   DIGEST_FILE,
@@ -86,7 +86,7 @@ function orDamaged<Result>(share: Share, read: () => Result): Result | undefined
   try {
     return read()
   } catch (error) {
-    if (error instanceof IntegrityError || brokenIn(share, error) !== undefined) return undefined
+    if (damageIn(share, error) !== undefined) return undefined
     throw error
   }
 }

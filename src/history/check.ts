@@ -8,14 +8,13 @@
  * chunk or manifest whose bytes the server cannot read, while it answers for others, is damage. A generation that is pruned meanwhile does
  * not count.
  */
-import { IntegrityError } from '../base/errors.js'
 import { BLOCK_BYTES, BLOCKS_PER_MAP_PAGE } from '../base/units.js'
 import { CommitPool } from '../commit/commit-pool.js'
 import type { MapPage } from '../format/block-map.js'
 import { chunkName } from '../format/chunk.js'
 import type { BlockPlace } from '../format/place.js'
 import type { Share } from '../share/share.js'
-import { brokenIn } from '../share/broken.js'
+import { damageIn } from '../share/broken.js'
 import { findFlaws, readPromise } from './structure.js'
 import { addPages, type FileUse, type ObjectUses, type PageUse, readLive, readPage, rootsOf } from './references.js'
 
@@ -125,7 +124,7 @@ class Check {
       try {
         addPages(this.#options.share, root, pages)
       } catch (error) {
-        const why = damageIn(this.#options.share, error)
+        const why = whyBad(this.#options.share, error)
         const suffers = root.uses.map((use) => ({ ...nameOf(use), from: 0, to: use.sizeBytes }))
         this.#note(this.#chunkPath(root.place.chunk), why, suffers)
       }
@@ -139,7 +138,7 @@ class Check {
     try {
       map = readPage(this.#options.share, page.place)
     } catch (error) {
-      const why = damageIn(this.#options.share, error)
+      const why = whyBad(this.#options.share, error)
       const suffers = page.uses.map((use) => rangeOf(use, 0, BLOCKS_PER_MAP_PAGE))
       this.#note(this.#chunkPath(page.place.chunk), why, suffers)
       return
@@ -191,7 +190,7 @@ class Check {
     try {
       return this.#options.share.size(chunkName(chunk)) ?? 'it is missing'
     } catch (error) {
-      return damageIn(this.#options.share, error)
+      return whyBad(this.#options.share, error)
     }
   }
 
@@ -217,8 +216,8 @@ class Check {
 }
 
 /** What is wrong with an object. Trouble of the share is thrown: it says nothing of the object. */
-function damageIn(share: Share, error: unknown): string {
-  const why = error instanceof IntegrityError ? error.message : brokenIn(share, error)
+function whyBad(share: Share, error: unknown): string {
+  const why = damageIn(share, error)
   if (why === undefined) throw error
   return why
 }

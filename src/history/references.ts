@@ -3,7 +3,7 @@
  * when one is damaged. Pages are read one at a time, so memory grows with the number of map pages (one for 128 MiB of a
  * file), not with blocks.
  */
-import { IntegrityError, messageOf, ShareError } from '../base/errors.js'
+import { messageOf, ShareError } from '../base/errors.js'
 import { PATH_CHARACTERS_MAX, toGeneration } from '../base/units.js'
 import { readMapObject } from '../cache/map-object.js'
 import { decodeMapRoot, MapPage, type MapRoot } from '../format/block-map.js'
@@ -18,8 +18,7 @@ import {
 } from '../format/generations.js'
 import type { ObjectPlace } from '../format/place.js'
 import { readTombstone } from '../format/tombstone.js'
-import { brokenIn } from '../share/broken.js'
-import { UnknownVersionError } from '../share/json.js'
+import { damageIn, isDamaged } from '../share/broken.js'
 import type { Share } from '../share/share.js'
 
 /** A file of one generation (or branch), as messages name it. */
@@ -60,11 +59,14 @@ export function readLive(share: Share): { readonly live: LiveGeneration[]; reado
     try {
       if (readTombstone(share, directory) === undefined) live.push({ name, published: read() })
     } catch (error) {
-      const broken = brokenIn(share, error)
-      if (error instanceof ShareError && broken === undefined) throw error // of one generation or of all: nothing is known of it
-      const isDamaged =
-        broken !== undefined || (error instanceof IntegrityError && !(error instanceof UnknownVersionError))
-      unreadable.push({ name, path: share.pathOf(directory), why: messageOf(error), isDamaged })
+      const why = damageIn(share, error)
+      if (error instanceof ShareError && why === undefined) throw error // of one generation or of all: nothing is known of it
+      unreadable.push({
+        name,
+        path: share.pathOf(directory),
+        why: why ?? messageOf(error),
+        isDamaged: isDamaged(share, error)
+      })
     }
   }
   for (const number of listGenerations(share)) {

@@ -10,7 +10,7 @@
  *   It is made by exclusive creation: a generation that is there after all stays as it is, and nothing is published.
  */
 import { randomBytes } from 'node:crypto'
-import { FailedError, IntegrityError, LeaseHeldError } from '../base/errors.js'
+import { FailedError, LeaseHeldError } from '../base/errors.js'
 import { acquireImportLease, type ImportClient, isPromiseKept, promiseBroken } from '../commit/import-lease.js'
 import {
   buryMissing,
@@ -22,8 +22,8 @@ import {
   readNewestGeneration,
   UNKNOWN_DIGEST
 } from '../format/generations.js'
+import { damageIn, isDamaged } from '../share/broken.js'
 import { type GenerationReference, type HeldLease, leaseStillHeld, releaseLease } from '../share/lease.js'
-import { UnknownVersionError } from '../share/json.js'
 import type { Share } from '../share/share.js'
 
 export interface RollbackOptions {
@@ -103,11 +103,10 @@ function readHead(share: Share): Head {
   } catch (error) {
     const numbers = listGenerations(share)
     const number = numbers.at(-1)
-    const isDamaged = error instanceof IntegrityError && !(error instanceof UnknownVersionError)
-    if (!isDamaged || number === undefined) throw error
-    const digest = orNothing(() => digestOfGeneration(share, number))
+    if (number === undefined || !isDamaged(share, error)) throw error
+    const digest = orNothing(share, () => digestOfGeneration(share, number))
     const reference = digest === undefined ? undefined : { number, digest }
-    const below = numbers.toReversed().map((each) => orNothing(() => readGeneration(share, each)))
+    const below = numbers.toReversed().map((each) => orNothing(share, () => readGeneration(share, each)))
     return { number, reference, nextInode: below.find((each) => each !== undefined)?.manifest.nextInode ?? 1 }
   }
 }
@@ -119,11 +118,11 @@ function parentOf({ reference }: Head): GenerationParent | null {
 type GenerationParent = NonNullable<PublishedGeneration['manifest']['parent']>
 
 /** undefined for what is damaged or pruned; trouble of the share is thrown. */
-function orNothing<Result>(read: () => Result): Result | undefined {
+function orNothing<Result>(share: Share, read: () => Result): Result | undefined {
   try {
     return read()
   } catch (error) {
-    if (error instanceof IntegrityError || error instanceof FailedError) return undefined
+    if (error instanceof FailedError || damageIn(share, error) !== undefined) return undefined
     throw error
   }
 }

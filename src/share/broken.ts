@@ -1,12 +1,23 @@
-/** Telling one object that the server cannot read (a broken sector) from a share that is in trouble. */
-import { errnoOf, ShareError } from '../base/errors.js'
+/** Telling one object that is damaged, or that the server cannot read (a broken sector), from a share that is in trouble. */
+import { errnoOf, IntegrityError, ShareError } from '../base/errors.js'
+import { UnknownVersionError } from './json.js'
 import type { Share } from './share.js'
 
+/** What is wrong with the object whose reading failed with `error`; undefined: trouble of the share, which says nothing of the object. */
+export function damageIn(share: Share, error: unknown): string | undefined {
+  return error instanceof IntegrityError ? error.message : brokenIn(share, error)
+}
+
+/** The same of a generation or a descriptor, which a newer isrfs may have made: then it is not damaged. */
+export function isDamaged(share: Share, error: unknown): boolean {
+  return damageIn(share, error) !== undefined && !(error instanceof UnknownVersionError)
+}
+
 /**
- * What is wrong with the object whose reading failed with `error`; undefined: nothing is known of it. It could be opened, its bytes cannot
- * be read, and the share answers for another file: a server that is gone (a soft NFS mount says EIO, too) does not.
+ * undefined: nothing is known of it. Else it could be opened, its bytes cannot be read, and the share answers for another file: a
+ * server that is gone (a soft NFS mount says EIO, too) does not.
  */
-export function brokenIn(share: Share, error: unknown): string | undefined {
+function brokenIn(share: Share, error: unknown): string | undefined {
   if (!(error instanceof ShareError) || error.errno !== 'EIO' || !isOfRead(error.cause)) return undefined
   try {
     share.requireVm()

@@ -2,19 +2,22 @@
 import fs from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
 import { sha256Hex } from '../../src/base/digest.js'
-import { ShareError } from '../../src/base/errors.js'
+import { IntegrityError, ShareError } from '../../src/base/errors.js'
+import { toGeneration } from '../../src/base/units.js'
 import { commitTasks } from '../../src/commit/commit-tasks.js'
-import { generationName } from '../../src/format/generations.js'
+import { generationName, readGeneration } from '../../src/format/generations.js'
 import type { BlockPlace } from '../../src/format/place.js'
 import { readVmDescriptor } from '../../src/format/vm.js'
 import { checkVm } from '../../src/history/check.js'
+import { prune } from '../../src/history/prune.js'
 import { readLive, readPage, readRoot, rootsOf } from '../../src/history/references.js'
 import { repairManifests } from '../../src/history/repair-manifests.js'
+import { rollBack } from '../../src/history/rollback.js'
 import { acquireLease } from '../../src/share/lease.js'
 import { createPin } from '../../src/share/pin.js'
 import { nodeFileSystem } from '../../src/share/file-system.js'
 import { Share } from '../../src/share/share.js'
-import { type History, historyOf, ignore, OTHER } from '../support/history-bed.js'
+import { CLIENT, type History, historyOf, ignore, OTHER } from '../support/history-bed.js'
 
 const check = (share: Share): ReturnType<typeof checkVm> =>
   checkVm({ share, readData: false, onProgress: ignore, threads: 1 })
@@ -119,28 +122,51 @@ test('a chunk whose bytes the server cannot read, while it answers for others, i
   t.throws(() => commitTasks.examine(share, { places }), { instanceOf: ShareError })
 })
 
-test('a manifest whose bytes the server cannot read is listed, and a copy puts it back', async (t) => {
-  const history = await historyOf(t, 2)
-  const file = history.share.pathOf(`${generationName(1)}/manifest.json`)
-  const copy = fs.readFileSync(file)
-  const { ino } = fs.statSync(file)
+/** The VM's share, whose server cannot read the bytes that these files have now. */
+function withBrokenFiles(history: History, ...names: string[]): Share {
+  const broken = new Set(names.map((name) => fs.statSync(history.share.pathOf(name)).ino))
   const readSync = (fd: number, ...rest: unknown[]): number => {
-    if (fs.fstatSync(fd).ino === ino) throw Object.assign(new Error('EIO'), { code: 'EIO', syscall: 'read' })
+    if (broken.has(fs.fstatSync(fd).ino)) throw Object.assign(new Error('EIO'), { code: 'EIO', syscall: 'read' })
     return Reflect.apply(nodeFileSystem.readSync, undefined, [fd, ...rest]) as number // what it returns
   }
   const share = new Share(history.share.root, { ...nodeFileSystem, readSync })
   readVmDescriptor(share)
+  return share
+}
+
+test('a manifest whose bytes the server cannot read is listed, and a copy puts it back', async (t) => {
+  const history = await historyOf(t, 2)
+  const name = `${generationName(1)}/manifest.json`
+  const copy = fs.readFileSync(history.share.pathOf(name))
+  const share = withBrokenFiles(history, name)
   const { bad } = await check(share)
   t.deepEqual(
     bad.map(({ path, suffers }) => [path, suffers.map(({ generation }) => generation)]),
     [[share.pathOf(generationName(1)), ['1']]]
   )
-  t.regex(bad[0]?.why ?? '', /EIO/)
+  t.regex(bad[0]?.why ?? '', /cannot read its bytes/)
   t.deepEqual(repairManifests(share, { needed: [], copyOf: () => undefined }).repaired, [])
   const copies = { needed: [], copyOf: (digest: string) => (digest === sha256Hex(copy) ? copy : undefined) }
   t.deepEqual(repairManifests(share, copies), { repaired: [share.pathOf(generationName(1))], failed: [] })
   t.deepEqual((await check(share)).bad, [])
-  t.deepEqual(fs.readFileSync(file), copy)
+  t.deepEqual(fs.readFileSync(share.pathOf(name)), copy)
+})
+
+test('a generation whose files the server cannot read keeps nothing from going on: a rollback, and a prune that gives it up by name', async (t) => {
+  const history = await historyOf(t, 3)
+  const newest = generationName(3)
+  for (const names of [[`${newest}/manifest.json`], [`${newest}/manifest.json`, `${newest}/manifest.sha256`]]) {
+    const share = withBrokenFiles(history, ...names)
+    const source = readGeneration(share, toGeneration(2))
+    const options = { share, name: '2', source, client: CLIENT, acceptMissing: false }
+    t.is(rollBack(options)?.number, toGeneration(names.length + 3))
+    const pruning = { share, client: CLIENT, keep: 9, branches: [], graceMs: 0, yes: true }
+    t.throws(() => prune(pruning), { instanceOf: IntegrityError, message: /nothing is removed/ })
+    if (names.length === 1) continue
+    t.deepEqual(prune({ ...pruning, giveUp: ['3'] }).removed, ['3'])
+    t.deepEqual((await check(share)).bad, [])
+  }
+  t.true((await history.contentOf(5)).equals(history.contents[1] ?? Buffer.alloc(0)))
 })
 
 test('of a share that is not mounted, chunks are not missing', async (t) => {
