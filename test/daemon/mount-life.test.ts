@@ -3,13 +3,15 @@ import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import fs from 'node:fs'
+import net from 'node:net'
 import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import anyTest, { type TestFn } from 'ava'
 import { isMapped } from '../../src/daemon/mapped-files.js'
+import { findSockets } from '../../src/daemon/socket-path.js'
 import { breakLease, readLease } from '../../src/share/lease.js'
 import { Share } from '../../src/share/share.js'
-import { Bed, CLI, isAlive, openFiles, waitFor } from '../support/bed.js'
+import { Bed, CLI, isAlive, isMounted, openFiles, waitFor } from '../support/bed.js'
 
 const test = anyTest as TestFn<{ bed: Bed }>
 
@@ -307,6 +309,27 @@ test.serial(
     t.true(fs.readdirSync(left).length > 0, 'it has waited for the removal')
   }
 )
+
+test.serial('a daemon that dies while unmount asks it leaves a dead mount, which is cleared: exit 5', async (t) => {
+  const { bed } = t.context
+  const mountpoint = await bed.mount('a', bed.vm(), 'mnt')
+  const [socketPath = ''] = findSockets(mountpoint)
+  await bed.killDaemon('a', mountpoint)
+  fs.rmSync(socketPath)
+  const dying = net.createServer((socket) => {
+    socket.on('error', () => undefined).once('data', () => socket.destroy())
+  })
+  await new Promise<void>((resolve) => dying.listen(socketPath, resolve))
+  try {
+    const { code, stderr } = await bed.isrfs('a', 'unmount', mountpoint)
+    t.is(code, 5, stderr)
+    t.regex(stderr, /ended without publishing.*isrfs recover/s)
+    t.false(isMounted(mountpoint))
+  } finally {
+    dying.close()
+  }
+  t.is((await bed.isrfs('a', 'recover', bed.vm())).code, 0)
+})
 
 test.serial('a signal to a busy mount ends it as soon as nobody uses it', async (t) => {
   const { bed } = t.context
